@@ -1,0 +1,2 @@
+#pragma once
+#define LICORNE_VERSION "0.1.0"

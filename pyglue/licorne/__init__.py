@@ -1,0 +1,1 @@
+"""licorne: an application server for Python web apps."""

@@ -1,0 +1,37 @@
+/* The extension module `licorne._core`: see module.h. */
+#include "pyglue/module.h"
+
+#include "config/version.h"
+
+/* While the parts are still being written, one that is not linked in is left out. */
+#pragma weak names_add
+#pragma weak aioloop_add
+#pragma weak asgi_add
+#pragma weak wsgi_add
+#pragma weak mold_add
+
+static int core_exec(PyObject *module)
+{
+    static int (*const parts[])(PyObject *) = { names_add, aioloop_add, asgi_add, wsgi_add, mold_add };
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        if (parts[i] != NULL && parts[i](module) < 0)
+            return -1;
+    return PyModule_AddStringConstant(module, "__version__", LICORNE_VERSION);
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    { Py_mod_exec, core_exec },
+    { 0, NULL },
+};
+
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "licorne._core",
+    .m_doc = "The C part of licorne: mold, worker, HTTP, event loop.",
+    .m_slots = core_slots,
+};
+
+__attribute__((visibility("default"))) PyMODINIT_FUNC PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

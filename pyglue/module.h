@@ -1,0 +1,12 @@
+/* module: the extension module `licorne._core`. Each noun adds its types and functions to it by one function here;
+ * module.c calls them in turn. 0, or -1 with an exception. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+int names_add(PyObject *module);    /* names.c: interned strings, known header names */
+int aioloop_add(PyObject *module);  /* aioloop.c: LoopBase */
+int asgi_add(PyObject *module);     /* asgi_http.c, asgi_lifespan.c: their types */
+int wsgi_add(PyObject *module);     /* wsgi.c, wsgi_input.c: their types */
+int mold_add(PyObject *module);     /* mold.c: mold() */

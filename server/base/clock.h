@@ -1,0 +1,18 @@
+/* clock: monotonic and wall time, and the Date header's text. All times that outlive a call are monotonic. */
+#pragma once
+
+#include <stdint.h>
+#include <time.h>
+
+#include "server/base/str.h"
+
+uint64_t clock_ns(void); /* CLOCK_MONOTONIC */
+
+static inline uint64_t clock_ms(void)
+{
+    return clock_ns() / 1000000;
+}
+
+/* "Sat, 21 Nov 2026 15:41:00 GMT" (RFC 9110 5.6.7), formatted at most once a second. Valid until the next call
+ * from this thread. */
+struct str clock_http_date(void);

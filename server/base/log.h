@@ -1,0 +1,35 @@
+/* log: the error log. One line a message, in gunicorn's form, written by a single write(2) so that lines of
+ * several processes never mix:
+ *
+ *     [2026-11-21 15:41:00 +0000] [4711] [INFO] Listening at: http://127.0.0.1:8000
+ *
+ * Control bytes in the message are escaped (\x1b), embedded newlines excepted: a traceback keeps its lines.
+ * Callable from any thread. */
+#pragma once
+
+#include <stdbool.h>
+
+/* In the order of gunicorn's names; `trace` is uvicorn's. */
+enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR, LOG_LEVEL_CRITICAL };
+
+/* `path`: a file, "-" or NULL for stderr. Returns -1 with errno when the file cannot be opened. */
+int log_open(const char *path, enum log_level level);
+int log_reopen(void);
+enum log_level log_threshold(void);
+void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+static inline bool log_enabled(enum log_level level)
+{
+    return level >= log_threshold();
+}
+
+#define log_at(level, ...) (log_enabled(level) ? log_write((level), __VA_ARGS__) : (void)0)
+#define log_trace(...) log_at(LOG_LEVEL_TRACE, __VA_ARGS__)
+#define log_debug(...) log_at(LOG_LEVEL_DEBUG, __VA_ARGS__)
+#define log_info(...) log_at(LOG_LEVEL_INFO, __VA_ARGS__)
+#define log_warning(...) log_at(LOG_LEVEL_WARNING, __VA_ARGS__)
+#define log_error(...) log_at(LOG_LEVEL_ERROR, __VA_ARGS__)
+#define log_critical(...) log_at(LOG_LEVEL_CRITICAL, __VA_ARGS__)
+
+/* Logs at critical and aborts: only before the first accept, or on a broken invariant. */
+_Noreturn void log_fatal(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -1,0 +1,56 @@
+/* http_server: the HTTP side of a worker: its connections, their limits, the pools and the access log. It gets
+ * connected sockets and gives requests to the app; it knows no processes and makes no listeners. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "server/base/list.h"
+#include "server/http/request.h"
+#include "server/net/loop.h"
+
+struct app;
+struct settings;
+struct access_log;
+
+/* Counters, published by the worker. */
+struct http_stats {
+    uint64_t requests;         /* responses finished or aborted */
+    uint64_t conns_accepted;
+    uint64_t status_class[6];  /* [1]..[5]: 1xx..5xx; [0]: aborted before a status */
+    uint32_t conns;            /* open now */
+    uint32_t in_flight;        /* requests that the application has */
+};
+
+struct http_server;
+
+/* `settings` and `app` must outlive it. */
+struct http_server *http_server_new(struct loop *loop, const struct settings *settings, struct app *app);
+
+/* A new connection; `fd` is taken over. `local`: the listener's endpoint, must outlive the server. */
+void http_server_accept(struct http_server *server, int fd, const struct sockaddr *peer, socklen_t peer_len,
+                        const struct endpoint *local);
+
+/* Told when the number of open connections falls below worker_connections again. */
+void http_server_on_room(struct http_server *server, void (*on_room)(void *arg), void *arg);
+bool http_server_has_room(const struct http_server *server);
+
+/* Leaves: idle connections are closed, responses from now on say `Connection: close`; `on_empty` comes when the last
+ * connection is gone (possibly before the return). */
+void http_server_drain(struct http_server *server, void (*on_empty)(void *arg), void *arg);
+/* Closes all connections at once. */
+void http_server_abort(struct http_server *server);
+
+/* Told after each finished request, with the total: max_requests. */
+void http_server_on_finished(struct http_server *server, void (*on_finished)(void *arg, uint64_t requests), void *arg);
+
+const struct http_stats *http_server_stats(const struct http_server *server);
+void http_server_reopen_log(struct http_server *server);
+
+/* All connections are closed; requests that the application still holds stay valid until it lets them go. */
+void http_server_free(struct http_server *server);
+
+/* Fills an endpoint from a socket address; its strings are malloc'ed: endpoint_done(). */
+void endpoint_init(struct endpoint *endpoint, const struct sockaddr *address, socklen_t len);
+void endpoint_done(struct endpoint *endpoint);

@@ -1,0 +1,164 @@
+/* request: one HTTP request and the response to it. What an application calls in the server; server/app.h is the
+ * other half of the seam. The only counted object of the C core: the conn and the application hold one reference
+ * each. When the connection dies `request->conn` becomes NULL and every write answers REQUEST_GONE.
+ *
+ * The response is a small machine:
+ *
+ *     RESPONSE_NONE --request_start--> RESPONSE_HELD --first request_write/finish--> RESPONSE_BODY --finish--> RESPONSE_DONE
+ *
+ * While HELD nothing has been sent: request_fail() may still replace the head. Framing (Content-Length or chunked,
+ * HEAD, 204, 304, keep-alive) is decided here, RFC 9112 6 and 9110 6.4, 8.6, 9.3.2; an application cannot emit an
+ * invalid message. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "server/base/arena.h"
+#include "server/base/buf.h"
+#include "server/base/str.h"
+
+#define REQUEST_BODY_HIGH_WATER (64 * 1024)
+#define REQUEST_BODY_LOW_WATER (16 * 1024)
+
+struct conn;
+
+/* One header field. In a request the name is in lower case and the value without surrounding blanks. */
+struct field {
+    struct str name, value;
+};
+
+enum request_result {
+    REQUEST_OK,
+    REQUEST_FULL,     /* taken, but wait for on_writable before writing more */
+    REQUEST_GONE,     /* the client has left: nothing is sent any more */
+    REQUEST_INVALID,  /* refused, nothing was sent: request->error says why (bad header, status, state) */
+    REQUEST_TOO_LONG, /* more body than Content-Length; what fitted was not sent either */
+};
+
+enum response_state { RESPONSE_NONE, RESPONSE_HELD, RESPONSE_BODY, RESPONSE_DONE };
+
+struct request {
+    struct conn *conn; /* NULL: the connection is gone */
+    void *app_data;    /* the application's own */
+    int refs;
+
+    /* The head. All str point into memory of the request, valid as long as it lives once request_pin() was called,
+     * else until the call that delivered the request returns. */
+    struct str method;      /* upper case token */
+    struct str target;      /* as received */
+    struct str path;        /* of the target, still percent-encoded, without query ("*" for OPTIONS *) */
+    struct str query;       /* after the '?', still encoded; empty if none */
+    struct str host;        /* the authority: of an absolute-form target, else the Host field; may be empty on 1.0 */
+    struct field *fields;   /* in order of arrival; `Host` is replaced by an absolute-form target's authority */
+    size_t field_count;
+    int version_minor;      /* HTTP/1.x: 0 or 1 */
+    bool is_head;           /* the method is HEAD */
+    bool has_body;          /* Content-Length > 0 or chunked */
+    bool is_chunked;
+    int64_t content_length; /* -1: none given */
+    uint64_t began_ns;      /* when the first byte of the head was read (CLOCK_MONOTONIC, from the loop's turn) */
+
+    /* The body, as far as it is here. */
+    struct buf body;        /* received, not yet consumed by the application */
+    uint64_t body_received; /* bytes in all */
+    bool body_end;          /* the last byte has come */
+
+    /* The response. */
+    enum response_state response;
+    int status;             /* 0 before request_start */
+    uint64_t body_sent;     /* body bytes, without framing */
+    const char *error;      /* text for REQUEST_INVALID; lives as long as the request */
+
+    struct arena arena;
+    /* What the core alone uses follows in http/request.c's and http/conn.c's terms: */
+    struct request_core {
+        const char *head;          /* base of the head's bytes */
+        size_t head_len;
+        bool pinned;
+        bool expects_continue;     /* 100-continue is asked for and not yet answered */
+        bool told_app;             /* on_request was called */
+        bool disconnect_told;
+        bool keep_alive;           /* as far as the request and the response so far allow */
+        bool close_after;          /* the response says `Connection: close` */
+        bool response_chunked;
+        bool response_no_body;     /* HEAD, 1xx, 204, 304 */
+        bool writable_owed;
+        int64_t response_length;   /* declared Content-Length; -1: none */
+        struct buf response_head;  /* formatted while HELD; without the blank line */
+        uint64_t response_began_ns;
+        struct request *next_free; /* the pool's */
+    } core;
+};
+
+void request_ref(struct request *request);
+void request_unref(struct request *request);
+
+/* Copies the head out of the shared read buffer so that it lives as long as the request. Called by the core when the
+ * application keeps the request beyond on_request(); idempotent. All `struct str` of the head are rebased. */
+void request_pin(struct request *request);
+
+/* --- reading the body ---------------------------------------------------------------------------------------- */
+
+/* The application asks for the body: sends `100 Continue` if the client waits for it. Call before the first wait. */
+void request_want_body(struct request *request);
+/* `n` bytes of request->body are no longer needed (n <= buf_len(&request->body)); reading resumes at low water. */
+void request_consume(struct request *request, size_t n);
+
+/* --- answering ------------------------------------------------------------------------------------------------ */
+
+/* Begins the response: 200 <= status <= 999 (three digits). `reason`: empty for the standard phrase. Names and values are
+ * checked (RFC 9110 5.1, 5.5: token; no CR, LF, NUL or other CTL), `Transfer-Encoding` and `Connection` of the
+ * application are not passed on (`Connection: close` is honoured), Content-Length must be a number, once. `Date` and
+ * `Server` are added when absent and switched on. Fields are copied. OK, GONE or INVALID. */
+enum request_result request_start(struct request *request, int status, struct str reason,
+                                  const struct field *fields, size_t count);
+
+/* Who keeps the bytes of a large body alive; release(arg) is called exactly once, possibly before the return. */
+struct body_ref {
+    void (*release)(void *arg);
+    void *arg;
+};
+
+/* Sends body bytes. `ref`: NULL, then they are copied; else they may be sent from where they lie. `more` false: this was
+ * the last (equal to request_finish() afterwards; a response of one write without Content-Length gets one). */
+enum request_result request_write(struct request *request, struct str data, bool more, const struct body_ref *ref);
+
+/* As request_write(), of a file: `count` bytes from `offset`; `fd` stays the caller's until release. */
+enum request_result request_write_file(struct request *request, int fd, off_t offset, size_t count, bool more,
+                                       const struct body_ref *ref);
+
+/* Sends what is queued now rather than at the end of the turn. OK, FULL or GONE. */
+enum request_result request_flush(struct request *request);
+
+/* Ends the response. If less than Content-Length was written the connection is closed so that the client sees a
+ * truncated body: REQUEST_INVALID, with request->error. */
+enum request_result request_finish(struct request *request);
+
+/* The application failed. Before any byte was sent: answers `status` with a short text body and goes on as after any
+ * response (the connection is closed when the body was not read). Afterwards: aborts the connection, so that the client
+ * never takes a part for the whole. */
+void request_fail(struct request *request, int status);
+
+/* For a thread that waits outside the loop (WSGI inline): waits until more body has come or more room is there, pumping
+ * this connection alone. 1: progress; 0: the time limit of the state has passed (the connection was closed with its
+ * reason); -1: gone. */
+int request_wait_body(struct request *request);
+int request_wait_writable(struct request *request);
+
+/* --- facts about the connection, for scope and environ ----------------------------------------------------------- */
+
+struct endpoint {
+    struct str host; /* numeric address, or the path of a unix socket; empty: unknown (unnamed unix peer) */
+    int port;        /* -1: none (unix) */
+    bool is_unix;
+};
+
+const struct endpoint *request_client(struct request *request);
+const struct endpoint *request_server(struct request *request);
+struct str request_scheme(struct request *request); /* "http" or "https" */
+/* A cell of the connection for the application's cached objects (e.g. the client tuple): the application sets it with a
+ * function that frees it when the connection ends. NULL before. */
+void **request_conn_cache(struct request *request, void (*free_cache)(void *));

@@ -1,0 +1,35 @@
+/* listener: accepts connections on one listening socket that it does not own. EMFILE, ENFILE, ENOBUFS or ENOMEM
+ * pause it for LISTENER_RETRY_MS (one log line, no spin); listener_pause() is for the owner's own limit. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/socket.h>
+
+#include <ev.h>
+
+#include "server/net/loop.h"
+
+#define LISTENER_RETRY_MS 100
+#define LISTENER_BATCH 16 /* accepts a turn at most */
+
+struct listener {
+    struct loop *loop;
+    struct ev_io acceptable;
+    struct coarse_timer retry;
+    int fd;
+    bool is_unix, paused, starved;
+    struct sockaddr_storage address; /* where it listens */
+    socklen_t address_len;
+    /* A connection: non-blocking, close-on-exec, TCP_NODELAY set. The callee owns `fd`. */
+    void (*on_accept)(struct listener *listener, int fd, const struct sockaddr *peer, socklen_t peer_len);
+    void *arg;
+};
+
+/* `fd` is bound and listening, non-blocking. */
+void listener_init(struct listener *listener, struct loop *loop, int fd);
+void listener_start(struct listener *listener);
+/* Stop and go on accepting: worker_connections. Idempotent. */
+void listener_pause(struct listener *listener);
+void listener_resume(struct listener *listener);
+/* Stops for good; the descriptor stays open. */
+void listener_done(struct listener *listener);

@@ -1,0 +1,88 @@
+/* loop: the turn of one thread's event loop, over libev. It owns the poller, the buffer that all reads share,
+ * the coarse timers, and the work that waits for the end of the turn.
+ *
+ *     loop_poll()     wait (or not) for events, run the callbacks of those that are due
+ *     ...             whoever drives the loop runs its own ready work here (asyncio's call_soon queue)
+ *     loop_settle()   end of the turn: flush what was written, run deferred tasks, free what was closed
+ *
+ * The driver is `app->run` (server/app.h): the asyncio loop for ASGI, a plain loop for WSGI. Not thread-safe,
+ * loop_wake() excepted. A loop is made after the fork that makes its process. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "server/base/list.h"
+
+#define LOOP_READ_BYTES (64 * 1024) /* what one read(2) takes at most */
+
+struct ev_loop;
+struct loop;
+
+struct loop *loop_new(void);
+void loop_free(struct loop *loop);
+struct ev_loop *loop_ev(struct loop *loop);
+/* The loop whose ev_loop this is (inside libev's callbacks). */
+struct loop *loop_of(struct ev_loop *ev);
+
+/* The shared read buffer, LOOP_READ_BYTES long: its content lasts until the next read on this loop. */
+char *loop_read_buffer(struct loop *loop);
+
+/* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
+void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
+
+/* Polls once. `may_block`: wait for the first event, timer or loop_wake(); does not wait while deferred work is
+ * pending. */
+void loop_poll(struct loop *loop, bool may_block);
+void loop_settle(struct loop *loop);
+
+/* From any thread, any number of times: the next loop_poll() returns at once. Async-signal-safe. */
+void loop_wake(struct loop *loop);
+
+/* Monotonic milliseconds as of the last poll: cheap, at most one turn old. */
+uint64_t loop_now_ms(const struct loop *loop);
+
+/* --- deferred tasks: run once, in loop_settle(), in order. A task added there runs in the next settle. ------ */
+
+struct loop_task {
+    struct list node; /* list_init() before the first use */
+    void (*run)(struct loop_task *task);
+};
+
+static inline void loop_task_init(struct loop_task *task, void (*run)(struct loop_task *))
+{
+    list_init(&task->node);
+    task->run = run;
+}
+
+/* Adding a task that is already waiting does nothing. */
+void loop_defer(struct loop *loop, struct loop_task *task);
+/* Tasks that run after all others of this settle: freeing, log flushing. */
+void loop_defer_last(struct loop *loop, struct loop_task *task);
+static inline void loop_task_cancel(struct loop_task *task)
+{
+    list_remove(&task->node);
+}
+
+/* --- coarse timers: for the time limits of connections. Never early, late by at most COARSE_MS + one turn.
+ * Arming again for later costs a store: the entry stays where it is in the wheel and is moved when its old place
+ * comes up. A loop with no armed timer does not wake up. ------------------------------------------------------ */
+
+#define COARSE_MS 100
+
+struct coarse_timer {
+    struct list node;
+    uint64_t due_ms;  /* 0: not armed */
+    uint64_t slot_ms; /* when its place in the wheel comes up; 0: in no place */
+    void (*fire)(struct coarse_timer *timer);
+};
+
+void coarse_timer_init(struct coarse_timer *timer, void (*fire)(struct coarse_timer *));
+void coarse_timer_arm(struct loop *loop, struct coarse_timer *timer, uint64_t in_ms);
+static inline void coarse_timer_disarm(struct coarse_timer *timer)
+{
+    timer->due_ms = 0;
+}
+/* Takes it out of the wheel for good: before its memory is freed. */
+void coarse_timer_done(struct loop *loop, struct coarse_timer *timer);

@@ -1,0 +1,84 @@
+/* channel: typed messages between the master and one child, over a SOCK_SEQPACKET pair. A message is a type, a
+ * small payload and, with some, descriptors. Sending never blocks: a child that does not read its channel is broken.
+ *
+ *      master                         mold                            worker
+ *        | --- exec, SETTINGS --------> |                               |
+ *        | <-- HELLO, SETTINGS -------- |  (what the config file says)  |
+ *        | --- CONFIGURED ------------> |  (all sources merged)         |
+ *        | <-- LOADED ----------------- |                               |
+ *        | --- SPAWN + fds -----------> | ------- double fork --------> |
+ *        | <-- HELLO (kernel's pid) ----------------------------------- |
+ *        | <-- READY -------------------------------------------------- |
+ *        | --- STOP --------------------------------------------------> |
+ *
+ * FAILED takes the place of any answer. The version in HELLO guards against a package that was replaced in place. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CHANNEL_VERSION 1
+#define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
+#define CHANNEL_MAX_FDS 64
+
+enum channel_type {
+    CHANNEL_HELLO = 1,  /* mold, worker -> master: struct channel_hello; SCM_CREDENTIALS tell the pid */
+    CHANNEL_SETTINGS,   /* master -> mold: text of the command line's and environment's settings;
+                           mold -> master: text of the config file's */
+    CHANNEL_CONFIGURED, /* master -> mold: text of all settings that are not defaults */
+    CHANNEL_LOADED,     /* mold -> master: struct channel_loaded: ready to fork */
+    CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, then the listeners */
+    CHANNEL_READY,      /* worker -> master: booted, accepts connections */
+    CHANNEL_FAILED,     /* mold, worker -> master: struct channel_failed, then the process exits with that code */
+    CHANNEL_LEAVING,    /* worker -> master: struct channel_leaving: wants to be replaced (max_requests); serves on until STOP */
+    CHANNEL_STOP,       /* master -> mold, worker: struct channel_stop */
+    CHANNEL_REOPEN,     /* master -> mold, worker: reopen the logs */
+};
+
+struct channel_hello {
+    uint32_t version; /* CHANNEL_VERSION */
+    uint32_t slot;    /* worker: its scoreboard slot */
+    char python[32];  /* mold: "3.11.7" */
+};
+
+struct channel_loaded {
+    char kind[16]; /* "ASGI", "WSGI"; empty: not loaded before the fork */
+};
+
+struct channel_spawn {
+    uint32_t slot, generation, age;
+};
+
+struct channel_failed {
+    int32_t exit_code; /* 3: cannot boot, 4: app cannot be loaded, 1: configuration */
+    uint32_t slot;     /* mold could not fork this one; UINT32_MAX otherwise */
+    char message[1024];/* one line; the traceback went to the log */
+};
+
+struct channel_leaving {
+    char reason[64];
+};
+
+struct channel_stop {
+    uint8_t graceful; /* 0: at once */
+};
+
+struct channel_message {
+    enum channel_type type;
+    pid_t sender; /* as the kernel says; 0 if unknown */
+    size_t len;
+    int fds[CHANNEL_MAX_FDS]; /* the receiver's to close */
+    int fd_count;
+    char data[CHANNEL_MAX_BYTES + 1]; /* NUL-terminated for text */
+};
+
+/* A pair of non-blocking, close-on-exec descriptors with SO_PASSCRED set on the master's (the first). 0 or -1. */
+int channel_pair(int fds[2]);
+/* 0, or -1 with errno. */
+int channel_send(int fd, enum channel_type type, const void *data, size_t len, const int *fds, int fd_count);
+/* 1: a message; 0: none is there; -1: the other side is gone, or broken (errno). Truncation (MSG_CTRUNC, MSG_TRUNC) is an error. */
+int channel_receive(int fd, struct channel_message *message);
+/* As channel_receive(), but waits at most timeout_ms (-1: for ever); 0 then means timeout. */
+int channel_wait(int fd, struct channel_message *message, int timeout_ms);

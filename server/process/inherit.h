@@ -1,0 +1,16 @@
+/* inherit: what a worker gets from the processes before it: the one struct that crosses a fork. */
+#pragma once
+
+#include <stdint.h>
+
+struct settings;
+struct slot;
+
+struct inherit {
+    int channel;          /* to the master */
+    int *listeners;       /* listening sockets, shared with the siblings; non-blocking */
+    int listener_count;
+    struct slot *slot;    /* this worker's place in the scoreboard */
+    uint32_t slot_index, generation, age;
+    const struct settings *settings;
+};

@@ -1,0 +1,47 @@
+/* worker: the process side of a worker: its channel, its signals, its listeners, and how it leaves. It knows neither
+ * HTTP nor Python: whoever composes a worker (pyglue/serve.c) says by worker_ops what happens to connections.
+ *
+ *     worker_new -> worker_hello -> (boot) -> worker_ready -> ... -> drain -> on_left -> worker_free
+ *
+ * TERM or CHANNEL_STOP{graceful} drains; INT, QUIT, CHANNEL_STOP{now}, or EOF on the channel (the master is gone: drains,
+ * bounded by graceful_timeout) end it. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+struct inherit;
+struct loop;
+struct worker;
+
+struct worker_ops {
+    /* A connection was accepted on inherit->listeners[listener]; `fd` is the callee's. */
+    void (*on_accept)(void *arg, int listener, int fd, const struct sockaddr *peer, socklen_t peer_len);
+    /* Finish what is in flight; call worker_drained() when nothing is left. */
+    void (*on_drain)(void *arg);
+    /* Drop what is in flight (graceful_timeout has passed, or a fast stop). */
+    void (*on_abort)(void *arg);
+    /* The worker has nothing left to do: leave the loop. */
+    void (*on_left)(void *arg);
+    void (*on_reopen_logs)(void *arg);
+};
+
+/* First act after the fork, before anything else: tells the master. -1: the master is gone. */
+int worker_hello(const struct inherit *inherit);
+
+struct worker *worker_new(const struct inherit *inherit, struct loop *loop, const struct worker_ops *ops, void *arg);
+/* Booted: starts accepting and tells the master. */
+void worker_ready(struct worker *worker);
+/* Boot failed: tells the master; exit with `exit_code` afterwards. */
+void worker_failed(const struct inherit *inherit, int exit_code, const char *message);
+/* Pause and go on accepting (no room for more connections). */
+void worker_accept(struct worker *worker, bool enabled);
+/* Asks the master for a replacement, once; serving goes on until the master says STOP. */
+void worker_leave(struct worker *worker, const char *reason);
+/* on_drain's work is done. */
+void worker_drained(struct worker *worker);
+bool worker_draining(const struct worker *worker);
+/* Stop fast: `exit_code` for the process; see worker_exit_code(). */
+int worker_exit_code(const struct worker *worker);
+void worker_free(struct worker *worker);
