@@ -17,10 +17,9 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include <ev.h>
-
 #include "server/base/buf.h"
 #include "server/base/list.h"
+#include "server/net/libev.h"
 #include "server/net/loop.h"
 
 #define IO_HIGH_WATER (64 * 1024)

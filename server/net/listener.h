@@ -5,8 +5,7 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
-#include <ev.h>
-
+#include "server/net/libev.h"
 #include "server/net/loop.h"
 
 #define LISTENER_RETRY_MS 100

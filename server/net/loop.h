@@ -13,6 +13,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "server/base/buf.h"
 #include "server/base/list.h"
 
 #define LOOP_READ_BYTES (64 * 1024) /* what one read(2) takes at most */
@@ -26,8 +27,20 @@ struct ev_loop *loop_ev(struct loop *loop);
 /* The loop whose ev_loop this is (inside libev's callbacks). */
 struct loop *loop_of(struct ev_loop *ev);
 
+/* In the child of a fork that goes on using the loop: makes the poller anew. */
+void loop_after_fork(struct loop *loop);
+/* libev's epoll descriptor: libev never removes a descriptor on stop, whoever moves one away must. */
+int loop_poll_fd(struct loop *loop);
+
 /* The shared read buffer, LOOP_READ_BYTES long: its content lasts until the next read on this loop. */
 char *loop_read_buffer(struct loop *loop);
+/* A second one, for reads inside a callback that still uses the first (io_wait). */
+char *loop_wait_buffer(struct loop *loop);
+
+/* Memory for short-lived buffers, so that an idle connection owns none: taken empty (perhaps with capacity), given
+ * back (or freed when there are enough). */
+struct buf loop_take_buffer(struct loop *loop);
+void loop_give_buffer(struct loop *loop, struct buf *buffer);
 
 /* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
@@ -42,6 +55,9 @@ void loop_wake(struct loop *loop);
 
 /* Monotonic milliseconds as of the last poll: cheap, at most one turn old. */
 uint64_t loop_now_ms(const struct loop *loop);
+uint64_t loop_now_ns(const struct loop *loop);
+/* Reads the clock: after a callback that may have taken long, before a timer is set. */
+void loop_update_now(struct loop *loop);
 
 /* --- deferred tasks: run once, in loop_settle(), in order. A task added there runs in the next settle. ------ */
 
@@ -60,6 +76,8 @@ static inline void loop_task_init(struct loop_task *task, void (*run)(struct loo
 void loop_defer(struct loop *loop, struct loop_task *task);
 /* Tasks that run after all others of this settle: freeing, log flushing. */
 void loop_defer_last(struct loop *loop, struct loop_task *task);
+/* Tasks wait for the next settle: whoever drives the loop must not block before. */
+bool loop_has_deferred(const struct loop *loop);
 static inline void loop_task_cancel(struct loop_task *task)
 {
     list_remove(&task->node);

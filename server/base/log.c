@@ -1,0 +1,132 @@
+/* log: see log.h. */
+#include "server/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LOG_MAX_BYTES (16 * 1024) /* of one message; a traceback fits */
+
+static struct {
+    pthread_mutex_t lock; /* held while the descriptor changes */
+    int fd;
+    char *path;
+    enum log_level threshold;
+} state = { PTHREAD_MUTEX_INITIALIZER, STDERR_FILENO, NULL, LOG_LEVEL_INFO };
+
+static int open_path(const char *path)
+{
+    if (path == NULL || strcmp(path, "-") == 0)
+        return STDERR_FILENO;
+    return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+}
+
+static void replace_fd(int fd)
+{
+    pthread_mutex_lock(&state.lock);
+    if (state.fd > STDERR_FILENO)
+        close(state.fd);
+    state.fd = fd;
+    pthread_mutex_unlock(&state.lock);
+}
+
+int log_open(const char *path, enum log_level level)
+{
+    int fd = open_path(path);
+    if (fd < 0)
+        return -1;
+    replace_fd(fd);
+    free(state.path);
+    state.path = path ? strdup(path) : NULL;
+    state.threshold = level;
+    return 0;
+}
+
+int log_reopen(void)
+{
+    int fd = open_path(state.path);
+    if (fd < 0)
+        return -1;
+    replace_fd(fd);
+    return 0;
+}
+
+enum log_level log_threshold(void)
+{
+    return state.threshold;
+}
+
+static size_t format_prefix(char *line, size_t size, enum log_level level)
+{
+    static const char *const names[] = { "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL" };
+    time_t now = time(NULL);
+    struct tm t;
+    localtime_r(&now, &t);
+    long zone = t.tm_gmtoff / 60;
+    return (size_t)snprintf(line, size, "[%04d-%02d-%02d %02d:%02d:%02d %c%02ld%02ld] [%d] [%s] ", t.tm_year + 1900,
+                            t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, zone < 0 ? '-' : '+',
+                            labs(zone) / 60, labs(zone) % 60, (int)getpid(), names[level]);
+}
+
+/* Copies `text` so that no control byte of a client's reaches a terminal. Returns the length. */
+static size_t escape(char *to, size_t room, const char *text)
+{
+    size_t n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p && n + 4 < room; p++) {
+        if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f)
+            n += (size_t)sprintf(to + n, "\\x%02x", *p);
+        else
+            to[n++] = (char)*p;
+    }
+    return n;
+}
+
+static void write_line(const char *line, size_t len)
+{
+    pthread_mutex_lock(&state.lock);
+    while (len > 0) {
+        ssize_t n = write(state.fd, line, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            break; /* nobody can be told */
+        line += n;
+        len -= (size_t)n;
+    }
+    pthread_mutex_unlock(&state.lock);
+}
+
+static void write_message(enum log_level level, const char *format, va_list args)
+{
+    char message[LOG_MAX_BYTES], line[LOG_MAX_BYTES + 128];
+    int saved_errno = errno;
+    vsnprintf(message, sizeof(message), format, args);
+    size_t n = format_prefix(line, sizeof(line), level);
+    n += escape(line + n, sizeof(line) - n - 1, message);
+    line[n++] = '\n';
+    write_line(line, n);
+    errno = saved_errno;
+}
+
+void log_write(enum log_level level, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    write_message(level, format, args);
+    va_end(args);
+}
+
+void log_fatal(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    write_message(LOG_LEVEL_CRITICAL, format, args);
+    va_end(args);
+    abort();
+}

@@ -1,0 +1,318 @@
+/* loop: see loop.h. Compiles libev in, as it needs two of its insides: the monotonic time of the turn, and the
+ * poller's descriptor. */
+#ifndef NDEBUG
+#define NDEBUG 1 /* libev asserts that watched descriptors are open; an application may close its own at any time */
+#endif
+#include "server/net/libev.h"
+
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-function"
+#pragma GCC diagnostic ignored "-Wunused-variable"
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wsign-compare"
+#pragma GCC diagnostic ignored "-Wparentheses"
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+#pragma GCC diagnostic ignored "-Wunused-value"
+#pragma GCC diagnostic ignored "-Wstrict-aliasing"
+#pragma GCC diagnostic ignored "-Wcomment"
+#include "ev.c"
+#pragma GCC diagnostic pop
+
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/net/loop.h"
+
+#define WHEEL_SLOTS 1024 /* x COARSE_MS: longer delays are looked at again once a round */
+#define SPARE_BUFFERS 64
+#define SPARE_MAX_BYTES (32 * 1024)
+
+struct loop {
+    struct ev_loop *ev;
+    struct ev_async wake;
+    struct list deferred, last;
+    void (*release)(void *), (*acquire)(void *);
+    void *release_arg;
+    bool blocking; /* the present poll may wait */
+
+    struct list wheel[WHEEL_SLOTS];
+    struct ev_timer wheel_timer;
+    uint64_t wheel_done_ms; /* slots up to here were looked at */
+    uint64_t wheel_wake_ms; /* when wheel_timer fires; 0: not running */
+
+    struct buf spare[SPARE_BUFFERS];
+    int spare_count;
+    char *wait_buffer;
+    char read_buffer[LOOP_READ_BYTES];
+};
+
+static void on_wake(struct ev_loop *ev, struct ev_async *watcher, int revents)
+{
+    (void)ev, (void)watcher, (void)revents;
+}
+
+static void on_release(struct ev_loop *ev)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (loop->blocking && loop->release)
+        loop->release(loop->release_arg);
+}
+
+static void on_acquire(struct ev_loop *ev)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (loop->blocking && loop->acquire)
+        loop->acquire(loop->release_arg);
+}
+
+/* --- coarse timers --------------------------------------------------------------------------------------------- */
+
+static void wheel_wake_at(struct loop *loop, uint64_t slot_ms)
+{
+    double in = (double)slot_ms / 1e3 - loop->ev->mn_now;
+    ev_timer_stop(loop->ev, &loop->wheel_timer);
+    ev_timer_set(&loop->wheel_timer, in > 0 ? in : 0, 0.);
+    ev_timer_start(loop->ev, &loop->wheel_timer);
+    loop->wheel_wake_ms = slot_ms;
+}
+
+static struct list *wheel_slot(struct loop *loop, uint64_t slot_ms)
+{
+    return &loop->wheel[slot_ms / COARSE_MS % WHEEL_SLOTS];
+}
+
+static void wheel_insert(struct loop *loop, struct coarse_timer *timer)
+{
+    uint64_t now = loop_now_ms(loop), first = (now / COARSE_MS + 1) * COARSE_MS;
+    uint64_t slot = (timer->due_ms + COARSE_MS - 1) / COARSE_MS * COARSE_MS;
+    uint64_t last = first + (WHEEL_SLOTS - 2) * COARSE_MS;
+    slot = slot < first ? first : slot > last ? last : slot;
+    timer->slot_ms = slot;
+    list_append(wheel_slot(loop, slot), &timer->node);
+    if (loop->wheel_wake_ms == 0 || slot < loop->wheel_wake_ms)
+        wheel_wake_at(loop, slot);
+}
+
+static void wheel_visit(struct loop *loop, struct coarse_timer *timer, uint64_t now)
+{
+    timer->slot_ms = 0;
+    if (timer->due_ms == 0)
+        return;
+    if (timer->due_ms > now) {
+        wheel_insert(loop, timer);
+        return;
+    }
+    timer->due_ms = 0;
+    timer->fire(timer);
+}
+
+static void wheel_run_slot(struct loop *loop, uint64_t slot_ms, uint64_t now)
+{
+    struct list due, *node;
+    list_init(&due);
+    list_splice(&due, wheel_slot(loop, slot_ms));
+    while ((node = list_pop(&due)) != NULL)
+        wheel_visit(loop, LIST_ENTRY(node, struct coarse_timer, node), now);
+}
+
+static void wheel_wake_next(struct loop *loop, uint64_t done_ms)
+{
+    for (uint64_t slot = done_ms + COARSE_MS; slot < done_ms + WHEEL_SLOTS * COARSE_MS; slot += COARSE_MS)
+        if (!list_empty(wheel_slot(loop, slot))) {
+            wheel_wake_at(loop, slot);
+            return;
+        }
+}
+
+static void on_wheel(struct ev_loop *ev, struct ev_timer *watcher, int revents)
+{
+    (void)watcher, (void)revents;
+    struct loop *loop = ev_userdata(ev);
+    uint64_t now = loop_now_ms(loop), until = now / COARSE_MS * COARSE_MS, from = loop->wheel_wake_ms;
+    if (from == 0 || from > until)
+        from = until;
+    if (until - from >= WHEEL_SLOTS * COARSE_MS) /* after a long stop each slot is due, once */
+        from = until - (WHEEL_SLOTS - 1) * COARSE_MS;
+    loop->wheel_wake_ms = until + COARSE_MS; /* what is armed meanwhile is found below */
+    for (uint64_t slot = from; slot <= until; slot += COARSE_MS)
+        wheel_run_slot(loop, slot, now);
+    ev_timer_stop(ev, &loop->wheel_timer);
+    loop->wheel_wake_ms = 0;
+    wheel_wake_next(loop, until);
+}
+
+void coarse_timer_init(struct coarse_timer *timer, void (*fire)(struct coarse_timer *))
+{
+    *timer = (struct coarse_timer){ .fire = fire };
+    list_init(&timer->node);
+}
+
+void coarse_timer_arm(struct loop *loop, struct coarse_timer *timer, uint64_t in_ms)
+{
+    timer->due_ms = loop_now_ms(loop) + in_ms + 1;
+    if (timer->slot_ms != 0 && timer->slot_ms <= timer->due_ms)
+        return; /* looked at before it is due: moved then */
+    list_remove(&timer->node);
+    wheel_insert(loop, timer);
+}
+
+void coarse_timer_done(struct loop *loop, struct coarse_timer *timer)
+{
+    (void)loop;
+    list_remove(&timer->node);
+    timer->due_ms = timer->slot_ms = 0;
+}
+
+/* --- the loop ---------------------------------------------------------------------------------------------------- */
+
+static void loop_start_watchers(struct loop *loop)
+{
+    ev_async_init(&loop->wake, on_wake);
+    ev_async_start(loop->ev, &loop->wake); /* stays active: ev_run() waits even when nothing else is watched */
+    ev_init(&loop->wheel_timer, on_wheel);
+    ev_set_userdata(loop->ev, loop);
+    ev_set_loop_release_cb(loop->ev, on_release, on_acquire);
+}
+
+struct loop *loop_new(void)
+{
+    struct loop *loop = mem_zalloc(sizeof(*loop));
+    loop->ev = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+    if (loop->ev == NULL) {
+        free(loop);
+        return NULL;
+    }
+    list_init(&loop->deferred);
+    list_init(&loop->last);
+    for (int i = 0; i < WHEEL_SLOTS; i++)
+        list_init(&loop->wheel[i]);
+    loop_start_watchers(loop);
+    return loop;
+}
+
+void loop_free(struct loop *loop)
+{
+    if (loop == NULL)
+        return;
+    ev_loop_destroy(loop->ev);
+    for (int i = 0; i < loop->spare_count; i++)
+        buf_done(&loop->spare[i]);
+    free(loop->wait_buffer);
+    free(loop);
+}
+
+void loop_after_fork(struct loop *loop)
+{
+    ev_loop_fork(loop->ev);
+}
+
+struct ev_loop *loop_ev(struct loop *loop)
+{
+    return loop->ev;
+}
+
+struct loop *loop_of(struct ev_loop *ev)
+{
+    return ev_userdata(ev);
+}
+
+int loop_poll_fd(struct loop *loop)
+{
+    return loop->ev->backend_fd;
+}
+
+char *loop_read_buffer(struct loop *loop)
+{
+    return loop->read_buffer;
+}
+
+char *loop_wait_buffer(struct loop *loop)
+{
+    if (loop->wait_buffer == NULL)
+        loop->wait_buffer = mem_alloc(LOOP_READ_BYTES);
+    return loop->wait_buffer;
+}
+
+void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire)(void *), void *arg)
+{
+    loop->release = release;
+    loop->acquire = acquire;
+    loop->release_arg = arg;
+}
+
+bool loop_has_deferred(const struct loop *loop)
+{
+    return !list_empty(&loop->deferred) || !list_empty(&loop->last);
+}
+
+void loop_poll(struct loop *loop, bool may_block)
+{
+    loop->blocking = may_block && !loop_has_deferred(loop);
+    ev_run(loop->ev, loop->blocking ? EVRUN_ONCE : EVRUN_NOWAIT);
+}
+
+static void run_tasks(struct list *tasks)
+{
+    struct list batch, *node;
+    list_init(&batch);
+    list_splice(&batch, tasks);
+    while ((node = list_pop(&batch)) != NULL) {
+        struct loop_task *task = LIST_ENTRY(node, struct loop_task, node);
+        task->run(task);
+    }
+}
+
+void loop_settle(struct loop *loop)
+{
+    if (!list_empty(&loop->deferred))
+        run_tasks(&loop->deferred);
+    if (!list_empty(&loop->last))
+        run_tasks(&loop->last);
+}
+
+void loop_wake(struct loop *loop)
+{
+    ev_async_send(loop->ev, &loop->wake);
+}
+
+uint64_t loop_now_ms(const struct loop *loop)
+{
+    return (uint64_t)(loop->ev->mn_now * 1e3);
+}
+
+uint64_t loop_now_ns(const struct loop *loop)
+{
+    return (uint64_t)(loop->ev->mn_now * 1e9);
+}
+
+void loop_update_now(struct loop *loop)
+{
+    ev_now_update(loop->ev);
+}
+
+void loop_defer(struct loop *loop, struct loop_task *task)
+{
+    if (list_empty(&task->node))
+        list_append(&loop->deferred, &task->node);
+}
+
+void loop_defer_last(struct loop *loop, struct loop_task *task)
+{
+    if (list_empty(&task->node))
+        list_append(&loop->last, &task->node);
+}
+
+struct buf loop_take_buffer(struct loop *loop)
+{
+    return loop->spare_count > 0 ? loop->spare[--loop->spare_count] : (struct buf){ 0 };
+}
+
+void loop_give_buffer(struct loop *loop, struct buf *buffer)
+{
+    if (buffer->cap > SPARE_MAX_BYTES || buffer->cap == 0 || loop->spare_count == SPARE_BUFFERS) {
+        buf_done(buffer);
+        return;
+    }
+    buffer->start = buffer->end = 0;
+    loop->spare[loop->spare_count++] = *buffer;
+    *buffer = (struct buf){ 0 };
+}
