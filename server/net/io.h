@@ -8,8 +8,10 @@
  *
  *        owner --io_write--> chunks + out --one writev at the end of the callback or turn--> socket
  *
- * Writing only queues; io_flush() (called by io itself after every on_data, and at the end of the turn) sends.
- * Above IO_HIGH_WATER io_is_full() says so; at or below IO_LOW_WATER the owner gets on_writable, once. */
+ * Writing only queues; what is queued is sent after every on_data, at the end of the turn, when more than
+ * IO_HIGH_WATER lies there, or by io_flush(). Above IO_HIGH_WATER io_is_full() says so; at or below IO_LOW_WATER the
+ * owner gets on_writable, once. No function that the owner calls calls back from inside, io_wait() excepted: events
+ * come from the loop, or at the end of the turn. */
 #pragma once
 
 #include <stdbool.h>
@@ -52,7 +54,7 @@ struct io {
     struct loop *loop;
     const struct io_events *events;
     struct ev_io readable, writable;
-    struct loop_task flush_task, redeliver_task;
+    struct loop_task settle_task; /* flush, report, redeliver */
     struct buf in;          /* read but not consumed; only while paused */
     struct buf out;         /* the tail of what is queued */
     struct list chunks;     /* what is queued before `out`: struct io_chunk */
@@ -67,7 +69,10 @@ struct io {
     bool broken : 1;        /* on_error was given */
     bool full : 1;          /* high water was passed, on_writable is owed */
     bool want_drained : 1;
+    bool blocked : 1;       /* the kernel took less than was offered: wait for writable */
+    bool shutdown_wanted : 1;
     bool in_callback : 1;   /* on_data is running: it flushes afterwards */
+    int error;              /* why it is broken */
 };
 
 /* Takes `fd` (connected, non-blocking, close-on-exec) over. Reading starts at once. */
@@ -99,7 +104,7 @@ void io_write_file(struct io *io, int fd, off_t offset, size_t len, struct io_re
 struct buf *io_out(struct io *io);
 void io_written(struct io *io, size_t bytes);
 
-/* Send now what can be sent without waiting. May call on_error, on_writable, on_drained. */
+/* Send now what can be sent without waiting. */
 void io_flush(struct io *io);
 void io_notify_drained(struct io *io);
 

@@ -16,7 +16,8 @@ struct listener {
     struct ev_io acceptable;
     struct coarse_timer retry;
     int fd;
-    bool is_unix, paused, starved;
+    bool is_unix, started, paused;
+    bool starved, starved_logged; /* out of descriptors or memory; said so already */
     struct sockaddr_storage address; /* where it listens */
     socklen_t address_len;
     /* A connection: non-blocking, close-on-exec, TCP_NODELAY set. The callee owns `fd`. */
