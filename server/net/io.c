@@ -395,6 +395,16 @@ void io_notify_drained(struct io *io)
 
 /* --- receiving ----------------------------------------------------------------------------------------------------- */
 
+static void io_update_reading(struct io *io)
+{
+    if (io_settled(io))
+        return;
+    if (io->paused || io->eof || buf_len(&io->in) > 0)
+        ev_io_stop(loop_ev(io->loop), &io->readable);
+    else
+        ev_io_start(loop_ev(io->loop), &io->readable);
+}
+
 static bool io_call_on_data(struct io *io, const char *data, size_t len, size_t *used)
 {
     bool outer = io->in_callback; /* io_wait() may bring us here from inside on_data */
@@ -416,8 +426,12 @@ static void io_finish_delivery(struct io *io)
 static void io_deliver(struct io *io, const char *data, size_t len)
 {
     size_t used;
-    if (io_call_on_data(io, data, len, &used) && used < len)
+    if (io_call_on_data(io, data, len, &used) && used < len) {
         buf_append(&io->in, data + used, len - used);
+        if (!io->paused)
+            loop_defer(io->loop, &io->settle_task);
+        io_update_reading(io);
+    }
     if (io->fd >= 0)
         io_finish_delivery(io);
 }
@@ -439,16 +453,6 @@ static void io_redeliver(struct io *io)
     }
     if (io->fd >= 0)
         io_finish_delivery(io);
-}
-
-static void io_update_reading(struct io *io)
-{
-    if (io_settled(io))
-        return;
-    if (io->paused || io->eof || buf_len(&io->in) > 0)
-        ev_io_stop(loop_ev(io->loop), &io->readable);
-    else
-        ev_io_start(loop_ev(io->loop), &io->readable);
 }
 
 /* One read(2). 1: bytes or the end have come; 0: nothing is there; -1: broken. */

@@ -31,8 +31,8 @@
 struct io;
 
 struct io_events {
-    /* Bytes have come. Returns how many were consumed; if fewer than all, the owner has called io_pause() (or
-     * io_close()), and the rest comes again after io_resume(). `data` lasts until the return. */
+    /* Bytes have come. Returns how many were consumed. The rest comes again: after io_resume() if the owner has called
+     * io_pause(), else at the end of the turn. `data` lasts until the return. */
     size_t (*on_data)(struct io *io, const char *data, size_t len);
     /* The peer has closed its sending side; comes once, after the last byte was consumed. Writing goes on. */
     void (*on_eof)(struct io *io);
