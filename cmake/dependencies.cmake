@@ -69,6 +69,7 @@ endif()
 if(NOT EXISTS "${LIBEV_SOURCE}/ev.c")
   message(FATAL_ERROR "LIBEV_SOURCE=${LIBEV_SOURCE} has no ev.c: give the directory of libev 4.33's sources.")
 endif()
+set(LICORNE_LIBEV_LICENSE "${LIBEV_SOURCE}/LICENSE" CACHE INTERNAL "For the wheel")
 
 # --- llhttp -------------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,7 @@ if(system_llhttp)
   add_library(llhttp INTERFACE)
   target_include_directories(llhttp INTERFACE "${LLHTTP_HEADER}")
   target_link_libraries(llhttp INTERFACE "${LLHTTP_LIBRARY}")
+  set(LICORNE_LLHTTP_LICENSE /usr/share/doc/libllhttp-dev/copyright CACHE INTERNAL "For the wheel")
 else()
   if(LLHTTP_SOURCE STREQUAL "")
     fetch_source(LLHTTP_SOURCE httptools 0.9.0 d484ebb7e3a3f3597b0f645fbd1b85633674ca808c1f5ba11c2caf7c66f5c8b6
@@ -103,4 +105,5 @@ else()
   endif()
   add_library(llhttp STATIC "${LLHTTP_SOURCE}/src/api.c" "${LLHTTP_SOURCE}/src/http.c" "${LLHTTP_SOURCE}/src/llhttp.c")
   target_include_directories(llhttp SYSTEM PUBLIC "${LLHTTP_SOURCE}/include")
+  set(LICORNE_LLHTTP_LICENSE "${LLHTTP_SOURCE}/LICENSE" CACHE INTERNAL "For the wheel")
 endif()

@@ -1,0 +1,45 @@
+# The short commands. Each installs what it needs on Debian 12, 13 and Ubuntu 24.04 (scripts/setup), and does again
+# only what has changed since.
+#
+#     make serve PYTHON=python3.13 BIND=127.0.0.1:8080
+
+PYTHON ?=
+BIND ?= 127.0.0.1:8000
+export PYTHON
+
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+SOURCES := $(shell find server pyglue config cmake CMakeLists.txt setup.py pyproject.toml \
+             -name __pycache__ -prune -o -name '*.so' -prune -o -print)
+BUILT := $(VENV)/.built# stamps: made after the step, removed with .venv
+BUILD_TOOLS := $(VENV)/.build-tools
+
+.PHONY: help setup build serve clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
+	  printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+setup: ## installs what building needs, and makes .venv
+	@scripts/setup build
+
+build: setup ## until .venv/bin/licorne works
+	@$(MAKE) --no-print-directory --silent $(BUILT)
+
+$(BUILD_TOOLS): scripts/requirements-build.txt
+	$(PIP) install --require-hashes -r $<
+	touch $@
+
+$(BUILT): $(SOURCES) $(BUILD_TOOLS)
+	echo "Building and installing into $(VENV)"
+	$(PIP) install --no-build-isolation --no-deps --force-reinstall .
+	touch $@
+
+serve: build ## builds, and serves the smallest example
+	@echo "Serving examples/hello.py on http://$(BIND)/ : try"
+	@echo "    curl -i http://$(BIND)/"
+	@echo "and your own: $(VENV)/bin/licorne module:app (--help lists the options). Ctrl-C ends it."
+	@exec $(VENV)/bin/licorne hello:app --chdir examples --bind $(BIND)
+
+clean: ## removes what was built, .venv included
+	rm -rf build dist $(VENV)
