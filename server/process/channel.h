@@ -76,9 +76,11 @@ struct channel_message {
 
 /* A pair of non-blocking, close-on-exec descriptors with SO_PASSCRED set on the master's (the first). 0 or -1. */
 int channel_pair(int fds[2]);
-/* 0, or -1 with errno. */
+/* 0, or -1 with errno: EPIPE when the other side is gone, EAGAIN when it does not read. */
 int channel_send(int fd, enum channel_type type, const void *data, size_t len, const int *fds, int fd_count);
 /* 1: a message; 0: none is there; -1: the other side is gone, or broken (errno). Truncation (MSG_CTRUNC, MSG_TRUNC) is an error. */
 int channel_receive(int fd, struct channel_message *message);
 /* As channel_receive(), but waits at most timeout_ms (-1: for ever); 0 then means timeout. */
 int channel_wait(int fd, struct channel_message *message, int timeout_ms);
+/* Closes the descriptors that came with a message and that nobody wants. */
+void channel_close_fds(struct channel_message *message);
