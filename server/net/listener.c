@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "server/base/log.h"
@@ -105,4 +106,15 @@ void listener_done(struct listener *listener)
     listener->paused = true;
     ev_io_stop(loop_ev(listener->loop), &listener->acceptable);
     coarse_timer_done(listener->loop, &listener->retry);
+}
+
+/* Siblings hold the same socket: closing alone would leave it in the poller. */
+void listener_close(struct listener *listener)
+{
+    if (listener->fd < 0)
+        return;
+    listener_done(listener);
+    epoll_ctl(loop_poll_fd(listener->loop), EPOLL_CTL_DEL, listener->fd, NULL);
+    close(listener->fd);
+    listener->fd = -1;
 }

@@ -33,3 +33,5 @@ void listener_pause(struct listener *listener);
 void listener_resume(struct listener *listener);
 /* Stops for good; the descriptor stays open. */
 void listener_done(struct listener *listener);
+/* listener_done(), and closes this process's descriptor. Idempotent. */
+void listener_close(struct listener *listener);

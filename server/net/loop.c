@@ -18,6 +18,8 @@
 #include "ev.c"
 #pragma GCC diagnostic pop
 
+#include <stdatomic.h>
+
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/net/loop.h"
@@ -33,6 +35,7 @@ struct loop {
     void (*release)(void *), (*acquire)(void *);
     void *release_arg;
     bool blocking; /* the present poll may wait */
+    _Atomic uint64_t *turn_began_ns; /* where others see since when this turn lasts; or NULL */
 
     struct list wheel[WHEEL_SLOTS];
     struct ev_timer wheel_timer;
@@ -62,6 +65,15 @@ static void on_acquire(struct ev_loop *ev)
     struct loop *loop = ev_userdata(ev);
     if (loop->blocking && loop->acquire)
         loop->acquire(loop->release_arg);
+}
+
+/* The turn begins when libev is back from the poller, before the first callback. */
+static void on_pending(struct ev_loop *ev)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (loop->turn_began_ns)
+        atomic_store_explicit(loop->turn_began_ns, loop_now_ns(loop), memory_order_relaxed);
+    ev_invoke_pending(ev);
 }
 
 /* --- coarse timers --------------------------------------------------------------------------------------------- */
@@ -171,6 +183,7 @@ static void loop_start_watchers(struct loop *loop)
     ev_init(&loop->wheel_timer, on_wheel);
     ev_set_userdata(loop->ev, loop);
     ev_set_loop_release_cb(loop->ev, on_release, on_acquire);
+    ev_set_invoke_pending_cb(loop->ev, on_pending);
 }
 
 struct loop *loop_new(void)
@@ -239,6 +252,11 @@ void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire
     loop->release_arg = arg;
 }
 
+void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns)
+{
+    loop->turn_began_ns = began_ns;
+}
+
 bool loop_has_deferred(const struct loop *loop)
 {
     return !list_empty(&loop->deferred) || !list_empty(&loop->last);
@@ -247,6 +265,8 @@ bool loop_has_deferred(const struct loop *loop)
 void loop_poll(struct loop *loop, bool may_block)
 {
     loop->blocking = may_block && !loop_has_deferred(loop);
+    if (loop->blocking && loop->turn_began_ns)
+        atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
     ev_run(loop->ev, loop->blocking ? EVRUN_ONCE : EVRUN_NOWAIT);
 }
 

@@ -45,6 +45,10 @@ void loop_give_buffer(struct loop *loop, struct buf *buffer);
 /* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
 
+/* From now on *began_ns says when the present turn began (CLOCK_MONOTONIC, to the millisecond), 0 while the loop
+ * waits: whoever shares that memory sees a loop that is stuck. */
+void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns);
+
 /* Polls once. `may_block`: wait for the first event, timer or loop_wake(); does not wait while deferred work is
  * pending. */
 void loop_poll(struct loop *loop, bool may_block);

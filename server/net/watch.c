@@ -29,7 +29,7 @@ void watch_stop(struct watch *watch)
 static void on_timer(struct ev_loop *ev, struct ev_timer *timer, int events)
 {
     (void)ev, (void)events;
-    struct alarm_clock *alarm = LIST_ENTRY(timer, struct alarm_clock, timer);
+    struct alarm *alarm = LIST_ENTRY(timer, struct alarm, timer);
     alarm->on_alarm(alarm);
 }
 
@@ -40,7 +40,7 @@ static double seconds_from_turn(struct loop *loop, uint64_t in_ms)
     return (double)(in_ms + (now > turn ? now - turn : 0)) / 1e3;
 }
 
-void alarm_set(struct alarm_clock *alarm, struct loop *loop, uint64_t in_ms, void (*on_alarm)(struct alarm_clock *))
+void alarm_set(struct alarm *alarm, struct loop *loop, uint64_t in_ms, void (*on_alarm)(struct alarm *))
 {
     alarm_clear(alarm);
     alarm->loop = loop;
@@ -49,7 +49,7 @@ void alarm_set(struct alarm_clock *alarm, struct loop *loop, uint64_t in_ms, voi
     ev_timer_start(loop_ev(loop), &alarm->timer);
 }
 
-void alarm_clear(struct alarm_clock *alarm)
+void alarm_clear(struct alarm *alarm)
 {
     if (alarm->loop)
         ev_timer_stop(loop_ev(alarm->loop), &alarm->timer);

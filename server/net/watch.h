@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-#include <ev.h>
+#include "server/net/libev.h"
 
 struct loop;
 
@@ -19,13 +19,13 @@ void watch_start(struct watch *watch, struct loop *loop, int fd, void (*on_reada
 /* Idempotent; also on a zeroed watch. Before the descriptor is closed. */
 void watch_stop(struct watch *watch);
 
-struct alarm_clock {
+struct alarm {
     struct ev_timer timer;
     struct loop *loop;
-    void (*on_alarm)(struct alarm_clock *alarm);
+    void (*on_alarm)(struct alarm *alarm);
 };
 
 /* Rings once, `in_ms` from now; setting it again moves it. */
-void alarm_set(struct alarm_clock *alarm, struct loop *loop, uint64_t in_ms, void (*on_alarm)(struct alarm_clock *));
+void alarm_set(struct alarm *alarm, struct loop *loop, uint64_t in_ms, void (*on_alarm)(struct alarm *));
 /* Idempotent; also on a zeroed alarm. */
-void alarm_clear(struct alarm_clock *alarm);
+void alarm_clear(struct alarm *alarm);

@@ -63,6 +63,7 @@ struct channel_leaving {
 
 struct channel_stop {
     uint8_t graceful; /* 0: at once */
+    uint8_t last;     /* the server ends: no sibling takes what waits in the backlog, so accept it first */
 };
 
 struct channel_message {

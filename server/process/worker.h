@@ -1,10 +1,13 @@
 /* worker: the process side of a worker: its channel, its signals, its listeners, and how it leaves. It knows neither
  * HTTP nor Python: whoever composes a worker (pyglue/serve.c) says by worker_ops what happens to connections.
  *
- *     worker_new -> worker_hello -> (boot) -> worker_ready -> ... -> drain -> on_left -> worker_free
+ *     worker_hello -> worker_new -> (boot) -> worker_ready -> ... -> drain -> on_left -> worker_free
  *
- * TERM or CHANNEL_STOP{graceful} drains; INT, QUIT, CHANNEL_STOP{now}, or EOF on the channel (the master is gone: drains,
- * bounded by graceful_timeout) end it. */
+ * TERM, CHANNEL_STOP{graceful}, and EOF on the channel (the master is gone) drain, bounded by graceful_timeout;
+ * INT, QUIT, CHANNEL_STOP{now} end it. USR1 and CHANNEL_REOPEN reopen the logs.
+ *
+ * While a worker boots it has nothing to lose: until worker_ready() those signals end the process at once, whatever
+ * the application is doing, and so does a STOP that the loop hears. One worker a process. */
 #pragma once
 
 #include <stdbool.h>
@@ -22,14 +25,15 @@ struct worker_ops {
     void (*on_drain)(void *arg);
     /* Drop what is in flight (graceful_timeout has passed, or a fast stop). */
     void (*on_abort)(void *arg);
-    /* The worker has nothing left to do: leave the loop. */
+    /* The worker has nothing left to do: leave the loop. Comes once, possibly from inside worker_drained(). */
     void (*on_left)(void *arg);
     void (*on_reopen_logs)(void *arg);
 };
 
-/* First act after the fork, before anything else: tells the master. -1: the master is gone. */
+/* First act after the fork, before anything else: tells the master, resets the signals. -1: the master is gone. */
 int worker_hello(const struct inherit *inherit);
 
+/* Watches the channel on `loop`, publishes the loop's turns in the slot. `inherit` must outlive it. */
 struct worker *worker_new(const struct inherit *inherit, struct loop *loop, const struct worker_ops *ops, void *arg);
 /* Booted: starts accepting and tells the master. */
 void worker_ready(struct worker *worker);
@@ -42,6 +46,6 @@ void worker_leave(struct worker *worker, const char *reason);
 /* on_drain's work is done. */
 void worker_drained(struct worker *worker);
 bool worker_draining(const struct worker *worker);
-/* Stop fast: `exit_code` for the process; see worker_exit_code(). */
+/* After on_left: what the process exits with. */
 int worker_exit_code(const struct worker *worker);
 void worker_free(struct worker *worker);

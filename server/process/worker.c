@@ -1,0 +1,361 @@
+/* worker: see worker.h. A small machine:
+ *
+ *     BOOTING --worker_ready--> READY --TERM, STOP, EOF--> ENDING --backlog is empty--> DRAINING --drained--> LEFT
+ *                                 |                          |                             |
+ *                                 +---- INT, QUIT, STOP now -+----- or graceful_timeout ---+-- on_abort --> LEFT
+ *
+ * ENDING gives the loop the time to read what was just accepted, so that on_drain does not take a connection whose
+ * request is already there for an idle one. */
+#include "server/process/worker.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/net/listener.h"
+#include "server/net/loop.h"
+#include "server/net/watch.h"
+#include "server/process/channel.h"
+#include "server/process/inherit.h"
+#include "server/process/scoreboard.h"
+
+#define ENDING_QUIET_MS 20 /* so long nothing was accepted: the backlog is empty */
+#define ENDING_MAX_MS 500  /* newcomers cannot keep a leaving worker for longer */
+
+enum worker_state { WORKER_BOOTING, WORKER_READY, WORKER_ENDING, WORKER_DRAINING, WORKER_LEFT };
+
+struct worker {
+    enum worker_state state;
+    const struct inherit *inherit;
+    struct loop *loop;
+    const struct worker_ops *ops;
+    void *arg;
+    struct watch channel, signals;
+    struct alarm quiet, graceful;
+    uint64_t ending_until_ms;
+    struct listener *listeners;
+    struct channel_message *message;
+    bool leaving_told;
+};
+
+/* --- signals: the handlers leave a bit and wake the loop --------------------------------------------------------- */
+
+static int signal_fd = -1;
+static _Atomic unsigned signals_seen;
+
+static void on_signal(int number)
+{
+    int error = errno;
+    atomic_fetch_or(&signals_seen, 1u << number);
+    if (write(signal_fd, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0) {
+        /* the counter is full: the loop is woken already */
+    }
+    errno = error;
+}
+
+static void on_nothing(int number)
+{
+    (void)number;
+}
+
+static void handle_signals(const int *numbers, size_t count, void (*handler)(int))
+{
+    struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART | SA_ONSTACK };
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < count; i++)
+        sigaction(numbers[i], &action, NULL);
+}
+
+/* Signals that mean something to the master alone, and may reach all of its group, are handled by nothing rather than
+ * ignored: programs that the application starts get their defaults. */
+static const int ending[] = { SIGTERM, SIGINT, SIGQUIT }, silent[] = { SIGHUP, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH };
+static const int reopening[] = { SIGUSR1 };
+
+#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+static void signals_for_boot(void)
+{
+    handle_signals(ending, COUNT(ending), SIG_DFL);
+    handle_signals(reopening, COUNT(reopening), on_nothing);
+    handle_signals(silent, COUNT(silent), on_nothing);
+    handle_signals((int[]){ SIGCHLD, SIGABRT }, 2, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* --- children that the application forks: they must not hold what the worker serves, and die by a TERM ------------- */
+
+static struct worker *forking_worker; /* NULL: none */
+
+static void signals_in_child(void)
+{
+    struct sigaction present;
+    for (size_t i = 0; i < COUNT(ending); i++)
+        if (sigaction(ending[i], NULL, &present) == 0 && present.sa_handler == on_signal)
+            signal(ending[i], SIG_DFL);
+    close(signal_fd);
+}
+
+static void close_in_child(void)
+{
+    if (!forking_worker)
+        return;
+    signals_in_child();
+    const struct inherit *inherit = forking_worker->inherit;
+    close(inherit->channel);
+    for (int i = 0; i < inherit->listener_count; i++)
+        close(inherit->listeners[i]);
+    forking_worker = NULL;
+}
+
+static void register_fork_handler(void)
+{
+    pthread_atfork(NULL, NULL, close_in_child);
+}
+
+/* --- leaving ------------------------------------------------------------------------------------------------------- */
+
+static void worker_left(struct worker *worker)
+{
+    if (worker->state == WORKER_LEFT)
+        return;
+    worker->state = WORKER_LEFT;
+    alarm_clear(&worker->quiet);
+    alarm_clear(&worker->graceful);
+    worker->ops->on_left(worker->arg);
+}
+
+/* Closed, not just left alone: the last to close a listening socket of an ending server turns newcomers away. */
+static void stop_accepting(struct worker *worker)
+{
+    for (int i = 0; i < worker->inherit->listener_count; i++) {
+        listener_close(&worker->listeners[i]);
+        worker->inherit->listeners[i] = -1;
+    }
+}
+
+static void worker_abort(struct worker *worker)
+{
+    if (worker->state == WORKER_LEFT)
+        return;
+    stop_accepting(worker);
+    worker->state = WORKER_DRAINING;
+    worker->ops->on_abort(worker->arg);
+    worker_left(worker);
+}
+
+static void on_graceful_timeout(struct alarm *alarm)
+{
+    struct worker *worker = LIST_ENTRY(alarm, struct worker, graceful);
+    log_warning("Requests were still in flight after graceful_timeout: dropped");
+    worker_abort(worker);
+}
+
+static void on_quiet(struct alarm *alarm)
+{
+    struct worker *worker = LIST_ENTRY(alarm, struct worker, quiet);
+    stop_accepting(worker);
+    worker->state = WORKER_DRAINING;
+    worker->ops->on_drain(worker->arg);
+}
+
+static void worker_drain(struct worker *worker, bool last)
+{
+    if (worker->state == WORKER_BOOTING)
+        _exit(0);
+    if (worker->state != WORKER_READY)
+        return;
+    worker->state = WORKER_ENDING;
+    atomic_store(&worker->inherit->slot->state, SLOT_DRAINING);
+    if (!last)
+        stop_accepting(worker);
+    worker->ending_until_ms = loop_now_ms(worker->loop) + ENDING_MAX_MS;
+    alarm_set(&worker->quiet, worker->loop, ENDING_QUIET_MS, on_quiet);
+    alarm_set(&worker->graceful, worker->loop, (uint64_t)worker->inherit->settings->graceful_timeout_ms,
+              on_graceful_timeout);
+}
+
+static void worker_stop(struct worker *worker, bool graceful, bool last)
+{
+    if (graceful)
+        worker_drain(worker, last);
+    else if (worker->state == WORKER_BOOTING)
+        _exit(0);
+    else
+        worker_abort(worker);
+}
+
+/* --- what comes in ------------------------------------------------------------------------------------------------- */
+
+static void on_listener(struct listener *listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
+{
+    struct worker *worker = listener->arg;
+    if (worker->state == WORKER_ENDING && loop_now_ms(worker->loop) < worker->ending_until_ms)
+        alarm_set(&worker->quiet, worker->loop, ENDING_QUIET_MS, on_quiet);
+    worker->ops->on_accept(worker->arg, (int)(listener - worker->listeners), fd, peer, peer_len);
+}
+
+static void on_signals(struct watch *watch)
+{
+    struct worker *worker = LIST_ENTRY(watch, struct worker, signals);
+    uint64_t count;
+    if (read(signal_fd, &count, sizeof(count)) < 0)
+        return;
+    unsigned seen = atomic_exchange(&signals_seen, 0);
+    if (seen & 1u << SIGUSR1)
+        worker->ops->on_reopen_logs(worker->arg);
+    if (seen & (1u << SIGINT | 1u << SIGQUIT))
+        worker_stop(worker, false, true);
+    else if (seen & 1u << SIGTERM) {
+        worker_leave(worker, "SIGTERM");
+        worker_drain(worker, false);
+    }
+}
+
+static void worker_hear(struct worker *worker, const struct channel_message *message)
+{
+    struct channel_stop stop = { 0 };
+    switch (message->type) {
+    case CHANNEL_STOP:
+        memcpy(&stop, message->data, message->len < sizeof(stop) ? message->len : sizeof(stop));
+        worker_stop(worker, stop.graceful, stop.last);
+        break;
+    case CHANNEL_REOPEN:
+        worker->ops->on_reopen_logs(worker->arg);
+        break;
+    default:
+        log_warning("The master sent a message that a worker does not know: %d", (int)message->type);
+    }
+}
+
+static void on_channel(struct watch *watch)
+{
+    struct worker *worker = LIST_ENTRY(watch, struct worker, channel);
+    int got;
+    while ((got = channel_receive(worker->inherit->channel, worker->message)) > 0) {
+        worker_hear(worker, worker->message);
+        channel_close_fds(worker->message);
+    }
+    if (got == 0)
+        return;
+    watch_stop(&worker->channel);
+    if (worker->state < WORKER_ENDING)
+        log_error("The master is gone: this worker finishes what is in flight and ends");
+    worker_stop(worker, true, true);
+}
+
+/* --- entry points -------------------------------------------------------------------------------------------------- */
+
+int worker_hello(const struct inherit *inherit)
+{
+    signals_for_boot();
+    atomic_store(&inherit->slot->pid, getpid());
+    atomic_store(&inherit->slot->state, SLOT_BOOTING);
+    struct channel_hello hello = { .version = CHANNEL_VERSION, .slot = inherit->slot_index };
+    return channel_send(inherit->channel, CHANNEL_HELLO, &hello, sizeof(hello), NULL, 0);
+}
+
+struct worker *worker_new(const struct inherit *inherit, struct loop *loop, const struct worker_ops *ops, void *arg)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct worker *worker = mem_zalloc(sizeof(*worker));
+    worker->inherit = inherit;
+    worker->loop = loop;
+    worker->ops = ops;
+    worker->arg = arg;
+    worker->message = mem_alloc(sizeof(*worker->message));
+    worker->listeners = mem_zalloc(sizeof(struct listener) * (size_t)(inherit->listener_count + 1));
+    for (int i = 0; i < inherit->listener_count; i++) {
+        listener_init(&worker->listeners[i], loop, inherit->listeners[i]);
+        worker->listeners[i].on_accept = on_listener;
+        worker->listeners[i].arg = worker;
+    }
+    watch_start(&worker->channel, loop, inherit->channel, on_channel);
+    loop_publish_turn(loop, &inherit->slot->turn_began_ns);
+    forking_worker = worker;
+    pthread_once(&once, register_fork_handler);
+    return worker;
+}
+
+void worker_ready(struct worker *worker)
+{
+    signal_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (signal_fd < 0)
+        log_fatal("eventfd: %s", strerror(errno));
+    watch_start(&worker->signals, worker->loop, signal_fd, on_signals);
+    worker->state = WORKER_READY;
+    handle_signals(ending, COUNT(ending), on_signal);
+    handle_signals(reopening, COUNT(reopening), on_signal);
+    for (int i = 0; i < worker->inherit->listener_count; i++)
+        listener_start(&worker->listeners[i]);
+    atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
+    atomic_store(&worker->inherit->slot->state, SLOT_READY);
+    channel_send(worker->inherit->channel, CHANNEL_READY, NULL, 0, NULL, 0);
+}
+
+void worker_failed(const struct inherit *inherit, int exit_code, const char *message)
+{
+    struct channel_failed failed = { .exit_code = exit_code, .slot = inherit->slot_index };
+    strncpy(failed.message, message, sizeof(failed.message) - 1);
+    channel_send(inherit->channel, CHANNEL_FAILED, &failed, sizeof(failed), NULL, 0);
+}
+
+void worker_accept(struct worker *worker, bool enabled)
+{
+    for (int i = 0; i < worker->inherit->listener_count; i++)
+        (enabled ? listener_resume : listener_pause)(&worker->listeners[i]);
+}
+
+void worker_leave(struct worker *worker, const char *reason)
+{
+    if (worker->leaving_told || worker->state != WORKER_READY)
+        return;
+    worker->leaving_told = true;
+    struct channel_leaving leaving = { 0 };
+    strncpy(leaving.reason, reason, sizeof(leaving.reason) - 1);
+    channel_send(worker->inherit->channel, CHANNEL_LEAVING, &leaving, sizeof(leaving), NULL, 0);
+}
+
+void worker_drained(struct worker *worker)
+{
+    if (worker->state == WORKER_DRAINING)
+        worker_left(worker);
+}
+
+bool worker_draining(const struct worker *worker)
+{
+    return worker->state >= WORKER_ENDING;
+}
+
+int worker_exit_code(const struct worker *worker)
+{
+    (void)worker;
+    return 0;
+}
+
+void worker_free(struct worker *worker)
+{
+    if (!worker)
+        return;
+    stop_accepting(worker);
+    watch_stop(&worker->channel);
+    watch_stop(&worker->signals);
+    alarm_clear(&worker->quiet);
+    alarm_clear(&worker->graceful);
+    loop_publish_turn(worker->loop, NULL);
+    if (forking_worker == worker)
+        forking_worker = NULL;
+    free(worker->listeners);
+    free(worker->message);
+    free(worker);
+}
