@@ -102,7 +102,7 @@ class Server:
                 time.sleep(0.05)
         sys.exit(f"{self.name} did not answer within 20 s")
 
-    def load(self, seconds: float, connections: int, extra: list[str]) -> tuple[float, float]:
+    def load(self, seconds: int, connections: int, extra: list[str]) -> tuple[float, float]:
         """Runs wrk; returns CPU µs per request and requests per second."""
         before = cpu_ns(self.process.pid)
         out = subprocess.run(["taskset", "-c", LOAD_CPU, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *extra,
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--app", help="MODULE:ATTRIBUTE under bench/apps (default: hello of the kind)")
     parser.add_argument("--peers", default="licorne,uvicorn")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4)
+    parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--licorne", default=str(ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure")
