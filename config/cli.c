@@ -91,7 +91,7 @@ static void apply_value(struct parser *parser, const struct option *option, cons
     complain(parser, option->name);
     buf_append_str(parser->errors, STR("needs a value: "));
     setting_row_allowed(option->row, parser->errors);
-    buf_append_str(parser->errors, STR("\n"));
+    buf_append_str(parser->errors, STR(" must follow\n"));
 }
 
 static void apply_foreign(struct parser *parser, const struct option *option, const char *value)
@@ -114,27 +114,36 @@ static void apply(struct parser *parser, const struct option *option, const char
     }
 }
 
-static void refuse_unknown(struct parser *parser, const char *name)
+/* The word after it goes with it, if that is how the option works that was meant. */
+static void refuse_unknown(struct parser *parser, const char *name, bool has_value)
 {
-    const char *near = option_nearest(&parser->list, name);
+    const struct option *near = option_nearest(&parser->list, name);
     complain(parser, name);
     buf_append_str(parser->errors, STR("no such option"));
     if (near)
-        buf_printf(parser->errors, "; did you mean %s?", near);
+        buf_printf(parser->errors, "; did you mean %s?", near->name);
     buf_append_str(parser->errors, STR("\n"));
+    if (near && near->takes_value && !has_value)
+        take_value(parser);
 }
 
-static const struct option *find_long(struct parser *parser, struct str name)
+static void refuse_ambiguous(struct parser *parser, const char *name, bool has_value, const struct option *found[2])
+{
+    complain(parser, name);
+    buf_printf(parser->errors, "ambiguous: %s or %s?\n", found[0]->name, found[1]->name);
+    if (found[0]->takes_value && found[1]->takes_value && !has_value)
+        take_value(parser);
+}
+
+static const struct option *find_long(struct parser *parser, struct str name, bool has_value)
 {
     const struct option *found[2], *option = option_find(&parser->list, name);
     size_t matches = option ? 1 : option_match(&parser->list, name, found);
     char *text = mem_strndup(name.p, name.len);
     if (matches == 0)
-        refuse_unknown(parser, text);
-    if (matches > 1) {
-        complain(parser, text);
-        buf_printf(parser->errors, "ambiguous: %s or %s?\n", found[0]->name, found[1]->name);
-    }
+        refuse_unknown(parser, text, has_value);
+    if (matches > 1)
+        refuse_ambiguous(parser, text, has_value, found);
     free(text);
     return option ? option : matches == 1 ? found[0] : NULL;
 }
@@ -143,7 +152,7 @@ static void parse_long(struct parser *parser, const char *word)
 {
     const char *equals = strchr(word, '=');
     struct str name = { word, equals ? (size_t)(equals - word) : strlen(word) };
-    const struct option *option = find_long(parser, name);
+    const struct option *option = find_long(parser, name, equals != NULL);
     if (option)
         apply(parser, option, equals ? equals + 1 : NULL);
 }
@@ -155,7 +164,7 @@ static void parse_short(struct parser *parser, const char *word)
         char name[] = { '-', *letter, 0 };
         const struct option *option = option_find(&parser->list, str_from(name));
         if (!option) {
-            refuse_unknown(parser, letter == word + 1 ? word : name);
+            refuse_unknown(parser, letter == word + 1 ? word : name, true);
             return;
         }
         if (option->takes_value) {

@@ -1,6 +1,7 @@
 /* option: see option.h. The list is made from the table when it is needed: once a start. */
 #include "config/option.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -55,7 +56,7 @@ static void add_row(struct option_list *list, const struct setting_row *row)
     const char *spellings = row->spellings;
     struct str name;
     while (setting_row_word(&spellings, ' ', &name))
-        add_setting(list, name, row, starts_with(name, "--no-") ? "False" : "True");
+        add_setting(list, name, row, row->kind != SETTING_BOOL ? NULL : starts_with(name, "--no-") ? "False" : "True");
 }
 
 /* "--x" has "--no-x", and the reverse, unless another row took the name. */
@@ -134,9 +135,14 @@ const struct option *option_find(const struct option_list *list, struct str name
     return NULL;
 }
 
+static bool same_text(const char *a, const char *b)
+{
+    return a && b ? strcmp(a, b) == 0 : a == b;
+}
+
 static bool same_meaning(const struct option *a, const struct option *b)
 {
-    return a->role == b->role && a->row == b->row && (a->role == OPTION_VALUE || a->fixed == b->fixed);
+    return a->role == b->role && a->row == b->row && same_text(a->fixed, b->fixed);
 }
 
 size_t option_match(const struct option_list *list, struct str prefix, const struct option *found[2])
@@ -157,11 +163,11 @@ size_t option_match(const struct option_list *list, struct str prefix, const str
     return count;
 }
 
-const char *option_nearest(const struct option_list *list, const char *name)
+const struct option *option_nearest(const struct option_list *list, const char *name)
 {
     struct nearest nearest = nearest_to(name);
     for (size_t i = 0; i < list->count; i++)
         if (list->options[i].role != OPTION_FOREIGN && strlen(list->options[i].name) > 2)
             nearest_offer(&nearest, list->options[i].name, list->options[i].name);
-    return nearest.best;
+    return nearest.best ? option_find(list, str_from(nearest.best)) : NULL;
 }

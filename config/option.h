@@ -36,5 +36,5 @@ void option_list_done(struct option_list *list);
 const struct option *option_find(const struct option_list *list, struct str name);
 /* The long options that begin with `prefix` and mean different things: how many; the first two in `found`. */
 size_t option_match(const struct option_list *list, struct str prefix, const struct option *found[2]);
-/* The name of the option that was probably meant, or NULL. */
-const char *option_nearest(const struct option_list *list, const char *name);
+/* The option that was probably meant, or NULL. */
+const struct option *option_nearest(const struct option_list *list, const char *name);
