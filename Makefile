@@ -13,8 +13,10 @@ SOURCES := $(shell find server pyglue config cmake CMakeLists.txt setup.py pypro
              -name __pycache__ -prune -o -name '*.so' -prune -o -print)
 BUILT := $(VENV)/.built# stamps: made after the step, removed with .venv
 BUILD_TOOLS := $(VENV)/.build-tools
+TEST_TOOLS := $(VENV)/.test-tools
+LINT_TOOLS := $(VENV)/.lint-tools
 
-.PHONY: help setup build serve clean
+.PHONY: help setup build serve test lint format wheel clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -40,6 +42,32 @@ serve: build ## builds, and serves the smallest example
 	@echo "    curl -i http://$(BIND)/"
 	@echo "and your own: $(VENV)/bin/licorne module:app (--help lists the options). Ctrl-C ends it."
 	@exec $(VENV)/bin/licorne hello:app --chdir examples --bind $(BIND)
+
+test: ## installs what testing needs, and runs every check (ONLY="unit python": some; see scripts/test)
+	@scripts/setup test
+	@$(MAKE) --no-print-directory --silent $(BUILT) $(TEST_TOOLS) $(LINT_TOOLS)
+	@scripts/test $(ONLY)
+
+$(TEST_TOOLS): $(wildcard tests/requirements*.txt)
+	$(PIP) install $(addprefix -r ,$^)
+	touch $@
+
+lint: build ## clang-tidy and ruff
+	@$(MAKE) --no-print-directory --silent $(LINT_TOOLS)
+	@scripts/lint
+
+format: setup ## clang-format and ruff's formatter
+	@$(MAKE) --no-print-directory --silent $(LINT_TOOLS)
+	@scripts/lint --format
+
+$(LINT_TOOLS): scripts/requirements-lint.txt
+	$(PIP) install -r $<
+	touch $@
+
+wheel: build ## dist/*.whl, which needs nothing but the C library where it is installed
+	@LICORNE_BUILD_DIR=build/wheel LICORNE_CMAKE_ARGS="-DLICORNE_SYSTEM_LLHTTP=OFF $(LICORNE_CMAKE_ARGS)" \
+	  $(PIP) wheel --no-build-isolation --no-deps --wheel-dir dist .
+	@ls dist/*.whl
 
 clean: ## removes what was built, .venv included
 	rm -rf build dist $(VENV)

@@ -4,7 +4,7 @@ The wheel gets three things that setuptools would not know of: the executable `l
 extension `licorne._core`, and, where the system has it, jemalloc's shared library, with the licences of all they carry.
 
     LICORNE_CMAKE_ARGS   more arguments for CMake's configuration, for example -DLIBEV_SOURCE=DIR
-    LICORNE_BUILD_DIR    where CMake builds; kept between builds. Default: build/<tag of the Python>
+    LICORNE_BUILD_DIR    where CMake builds; kept between builds. Default: build/<SOABI of the Python>
 """
 
 import os
@@ -21,10 +21,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 from setuptools.errors import SetupError
 
-from distutils.command.build_scripts import build_scripts  # setuptools' own copy, now that setuptools is imported
-
 ROOT = pathlib.Path(__file__).resolve().parent
-BUILD = pathlib.Path(os.environ.get("LICORNE_BUILD_DIR") or ROOT / "build" / sys.implementation.cache_tag).resolve()
+BUILD = ROOT / (os.environ.get("LICORNE_BUILD_DIR") or f"build/{sysconfig.get_config_var('SOABI')}")
 JEMALLOC = "libjemalloc.so.2"
 
 
@@ -106,7 +104,7 @@ class BuildExtension(build_ext):
                 copy(license_file, package / "_licenses" / f"{name}.txt")
 
 
-class BuildExecutable(build_scripts):
+class BuildExecutable(Distribution().get_command_class("build_scripts")):
     """setuptools takes scripts for text; this one is a program."""
 
     def copy_scripts(self):

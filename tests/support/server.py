@@ -44,10 +44,10 @@ def wait_until(condition: Callable[[], Result], what: str = "the condition", tim
 
 
 def command() -> list[str]:
-    """How to start licorne. A command outside the environment is told which interpreter to use."""
+    """How to start licorne. A command outside the environment is told which interpreter to use: $LICORNE_PYTHON, else this."""
     given = os.environ.get("LICORNE_BIN")
     if given:
-        return [str(Path(given).absolute()), "--python", sys.executable]
+        return [str(Path(given).absolute()), "--python", os.environ.get("LICORNE_PYTHON", sys.executable)]
     return [str(Path(sys.executable).parent / "licorne")]
 
 
