@@ -1,0 +1,207 @@
+/* aioloop_impl: what the files of the noun aioloop share. Nobody else includes it; aioloop.h is the way in.
+ *
+ *     aioloop.c         the type LoopBase: life, attributes, table of methods
+ *     aioloop_call.c    call_soon, call_later, ...: arguments to handles
+ *     aioloop_handle.c  Handle and TimerHandle
+ *     aioloop_timer.c   the heap of timers
+ *     aioloop_watch.c   readers and writers
+ *     aioloop_task.c    futures, tasks, the inline first step
+ *     aioloop_run.c     the turn
+ *
+ * Everything here needs the GIL. Numbers that are seconds are those of loop.time(), the monotonic clock. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/net/libev.h"
+#include "server/net/loop.h"
+
+#define HANDLE_INLINE_ARGS 3
+#define HANDLE_SPARES 256
+
+struct aioloop;
+
+/* --- what the module has once ------------------------------------------------------------------------------------ */
+
+struct handle_spares {
+    struct handle *first;
+    int count;
+};
+
+struct aioloop_state {
+    PyTypeObject *loop_type; /* borrowed: the state is kept by this type's dictionary */
+    PyTypeObject *handle_type, *timer_type;
+    struct handle_spares spare_handles, spare_timers;
+    PyObject *task_type, *future_type;    /* asyncio's */
+    PyObject *base_create_task;           /* asyncio.base_events.BaseEventLoop.create_task: for task factories */
+    PyObject *extract_stack, *repr_info;  /* format_helpers.extract_stack, events.Handle._repr_info */
+    PyObject *str_context, *str_name;     /* interned */
+    PyObject *str__cancelled, *str__run, *str__callback_failed, *str__slow_callback, *str__check_callback;
+    PyObject *str_slow_callback_duration;
+    PyObject *kw_loop, *kw_name_loop, *kw_name_loop_eager; /* names of keyword arguments, for vectorcalls */
+    bool eager_start;                     /* asyncio.Task can start eagerly, and does so without fault */
+};
+
+/* --- handles ----------------------------------------------------------------------------------------------------- */
+
+/* A callback that waits: what call_soon() returns. It keeps the callback until it is cancelled or freed. */
+struct handle {
+    PyObject_HEAD
+    struct aioloop *loop;
+    PyObject *callback; /* NULL once cancelled */
+    PyObject *context;
+    PyObject *slots[1 + HANDLE_INLINE_ARGS]; /* [0] is vectorcall's scratch; [1] a tuple if there are more arguments */
+    Py_ssize_t nargs;
+    PyObject *source_traceback; /* debug mode: where it was made; may be NULL */
+    PyObject *repr;             /* debug mode: what it was before it was cancelled; may be NULL */
+    PyObject *weakrefs;
+    bool cancelled;
+    bool running; /* its callback is being called: cancelling leaves callback and arguments alone until then */
+};
+
+struct timer {
+    struct handle handle;
+    double when;
+    Py_ssize_t place; /* in the heap; -1: not there */
+};
+
+int handle_add(struct aioloop_state *state, PyObject *module);
+void handle_spares_free(struct aioloop_state *state);
+/* `context`: NULL takes a copy of the current one. New reference. */
+struct handle *handle_new(struct aioloop *loop, PyObject *callback, PyObject *const *args, Py_ssize_t nargs,
+                          PyObject *context);
+struct timer *timer_new(struct aioloop *loop, double when, PyObject *callback, PyObject *const *args,
+                        Py_ssize_t nargs, PyObject *context);
+void handle_cancel(struct handle *handle);
+/* Calls it in its context. Exceptions go to the loop's exception handler, but for KeyboardInterrupt and SystemExit:
+ * those return -1 and stay set. */
+int handle_run(struct handle *handle);
+
+/* --- the ready queue: a ring ------------------------------------------------------------------------------------- */
+
+struct ready {
+    void (*function)(void *arg); /* NULL: `object` is a handle, of ours or any that has _run() */
+    void *object;
+};
+
+struct ready_queue {
+    struct ready *ring;
+    size_t head, count, capacity; /* capacity: 0 or a power of two */
+};
+
+/* Takes over the reference to a handle. -1 with MemoryError (the reference is dropped). */
+int ready_push(struct ready_queue *queue, struct ready entry);
+
+static inline struct ready *ready_at(const struct ready_queue *queue, size_t i)
+{
+    return &queue->ring[(queue->head + i) & (queue->capacity - 1)];
+}
+
+static inline struct ready ready_pop(struct ready_queue *queue)
+{
+    struct ready entry = *ready_at(queue, 0);
+    queue->head++;
+    queue->count--;
+    return entry;
+}
+
+/* --- the heap of timers ------------------------------------------------------------------------------------------ */
+
+struct timer_entry {
+    double when; /* beside the pointer, so that sifting stays in the array */
+    struct timer *timer;
+};
+
+struct timer_heap {
+    struct timer_entry *entries;
+    Py_ssize_t count, capacity;
+};
+
+/* Takes its own reference. -1 with MemoryError. */
+int timer_heap_add(struct timer_heap *heap, struct timer *timer);
+/* Takes the timer out, wherever it is; gives the heap's reference to the caller. */
+struct timer *timer_heap_take(struct timer_heap *heap, Py_ssize_t place);
+
+/* --- the loop ---------------------------------------------------------------------------------------------------- */
+
+struct watch;
+
+struct aioloop {
+    PyObject_HEAD
+    struct aioloop_state *state; /* outlives it: kept by the type */
+    struct loop *loop;           /* NULL once closed */
+    struct ready_queue ready;
+    struct timer_heap timers;
+    struct watch **watches; /* by descriptor; NULL where there never was a reader or writer */
+    int watches_count;
+
+    bool debug, closed, stopping;
+    unsigned long thread_id; /* of the thread that runs it; 0: not running */
+    PyObject *current_handle, *task_factory; /* None or the object */
+
+    /* the turn */
+    uint64_t polled_ns, let_go_ns; /* when it last polled; when it last let go of the GIL */
+    uint64_t switch_ns;            /* sys.getswitchinterval() */
+    unsigned turns;                /* since it last polled */
+    bool waiting, woken;           /* in a poll that may block; and was woken from it */
+    PyThreadState *thread_state;   /* while the GIL is let go */
+    PyObject *raised;              /* KeyboardInterrupt or SystemExit out of an inline step: leaves run_forever() */
+
+    /* timers */
+    struct ev_timer alarm;
+    double alarm_when; /* what the alarm is set for; 0: not set */
+
+    /* aioloop_start_task(): the step that Task.__init__ passes to call_soon() */
+    bool capture;
+    PyObject *captured_step, *captured_context;
+};
+
+#define AIOLOOP(object) ((struct aioloop *)(object))
+
+/* -1 with RuntimeError once it is closed. */
+int aioloop_check_open(const struct aioloop *self);
+double aioloop_time(void);
+/* Makes the loop leave or skip the poll that it may be waiting in; from any thread that has the GIL. */
+void aioloop_wake(struct aioloop *self);
+
+/* aioloop_call.c */
+PyObject *aioloop_call_soon(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *aioloop_call_soon_threadsafe(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *aioloop_call_later(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *aioloop_call_at(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *aioloop_add_callback(PyObject *self, PyObject *handle);
+PyObject *aioloop_add_callback_signalsafe(PyObject *self, PyObject *handle);
+
+/* aioloop_watch.c */
+PyObject *aioloop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_remove_reader(PyObject *self, PyObject *fd);
+PyObject *aioloop_remove_writer(PyObject *self, PyObject *fd);
+/* What is watched: 1 reader, 2 writer, 3 both. */
+PyObject *aioloop_watched(PyObject *self, PyObject *fd);
+int watches_traverse(struct aioloop *self, visitproc visit, void *arg);
+void watches_free(struct aioloop *self);
+
+/* aioloop_task.c */
+int task_state_init(struct aioloop_state *state);
+PyObject *aioloop_create_future(PyObject *self, PyObject *none);
+PyObject *aioloop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+/* During aioloop_start_task(): keeps the step instead of queueing it. */
+bool task_step_capture(struct aioloop *self, PyObject *callback, PyObject *context);
+
+/* aioloop_run.c */
+void aioloop_run_init(struct aioloop *self);
+PyObject *aioloop_run(PyObject *self, PyObject *none);
+PyObject *aioloop_run_once(PyObject *self, PyObject *none);
+
+/* The exception that is set, taken: an instance with its traceback. exception_restore() takes it over. */
+PyObject *exception_take(void);
+void exception_restore(PyObject *exception);
+static inline bool exception_leaves_loop(void)
+{
+    return PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || PyErr_ExceptionMatches(PyExc_SystemExit);
+}

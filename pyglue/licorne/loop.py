@@ -1,0 +1,179 @@
+"""The asyncio event loop of licorne, over libev: usable alone.
+
+    asyncio.run(main(), loop_factory=licorne.new_event_loop)      # Python 3.12 and later: asyncio.Runner from 3.11
+    licorne.install()                                             # or: for every loop that asyncio makes
+
+The C type LoopBase is the hot half: ready queue, timers, readers and writers, the turn. What remains is the standard
+library's selector loop, over those readers and writers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import selectors
+import signal
+import sys
+import threading
+import weakref
+from asyncio import base_events, events, format_helpers, unix_events
+from asyncio.log import logger
+from typing import Any
+
+from licorne import _core
+
+__all__ = ("EventLoopPolicy", "Loop", "install", "new_event_loop")
+
+_FORMAT_OPTIONS = {"debug": True} if sys.version_info >= (3, 13) else {}
+
+_loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+class _Selector:
+    """What the standard library asks of its selector outside the turn: whether a descriptor is watched."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        loop = self._loop()
+        mask = 0 if loop is None or loop.is_closed() else loop._watched(fileobj)
+        if not mask:
+            raise KeyError(f"{fileobj!r} is not registered")
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        return selectors.SelectorKey(fileobj, fd, mask, None)
+
+    def get_map(self) -> dict[int, selectors.SelectorKey]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
+    """An asyncio event loop whose poller is libev."""
+
+    def __init__(self) -> None:
+        super().__init__(_Selector(self))
+        self._chained_wakeup_fd = -1
+        _loops.add(self)
+
+    # --- running ---
+
+    def run_forever(self) -> None:
+        """Run until stop() is called."""
+        self._check_closed()
+        self._check_running()
+        self._set_coroutine_origin_tracking(self._debug)
+        hooks = sys.get_asyncgen_hooks()
+        wakeup = self._wakeup_begin()
+        try:
+            self._thread_id = threading.get_ident()
+            sys.set_asyncgen_hooks(firstiter=self._asyncgen_firstiter_hook, finalizer=self._asyncgen_finalizer_hook)
+            events._set_running_loop(self)
+            self._run()
+        finally:
+            self._stopping = False
+            self._thread_id = None
+            events._set_running_loop(None)
+            self._set_coroutine_origin_tracking(False)
+            sys.set_asyncgen_hooks(*hooks)
+            if wakeup:
+                self._wakeup_end()
+
+    def close(self) -> None:
+        """Close the loop; it must not be running."""
+        super().close()
+        self._poller_close()
+
+    # --- signals: Python's own handlers run soon too, not only those of add_signal_handler() ---
+
+    def _wakeup_begin(self) -> bool:
+        """Let signals wake the poll. Whoever had set a wakeup descriptor gets the bytes passed on."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
+        try:
+            own = self._csock.fileno()
+            before = signal.set_wakeup_fd(own, warn_on_full_buffer=False)
+        except (ValueError, OSError):  # not the main interpreter
+            return False
+        self._chained_wakeup_fd = before if before != own else -1
+        return True
+
+    def _wakeup_end(self) -> None:
+        before, self._chained_wakeup_fd = self._chained_wakeup_fd, -1
+        if not self._signal_handlers:
+            try:
+                signal.set_wakeup_fd(before)
+            except (ValueError, OSError):  # closed meanwhile
+                signal.set_wakeup_fd(-1)
+
+    def _process_self_data(self, data: bytes) -> None:
+        super()._process_self_data(data)
+        if self._chained_wakeup_fd >= 0:
+            try:
+                os.write(self._chained_wakeup_fd, data)
+            except OSError:
+                pass  # full, or closed by its owner
+
+    # --- called by the turn ---
+
+    def _callback_failed(self, handle: Any, exception: BaseException) -> None:
+        options = _FORMAT_OPTIONS if self._debug else {}
+        callback = format_helpers._format_callback_source(handle._callback, handle._args, **options)
+        context = {"message": f"Exception in callback {callback}", "exception": exception, "handle": handle}
+        if handle._source_traceback:
+            context["source_traceback"] = handle._source_traceback
+        self.call_exception_handler(context)
+
+    def _slow_callback(self, handle: Any, seconds: float) -> None:
+        logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
+
+    # --- fork ---
+
+    def _after_fork(self) -> None:
+        """In the child: a poller and a wake-up of its own, so that nothing it does is felt by the parent."""
+        if self.is_closed():
+            return
+        self._poller_after_fork()
+        if self._csock is None:
+            return
+        old = self._csock.fileno()
+        self._close_self_pipe()
+        self._make_self_pipe()
+        if threading.current_thread() is threading.main_thread():
+            fd = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(self._csock.fileno() if fd == old else fd, warn_on_full_buffer=False)
+
+
+def _after_fork() -> None:
+    for loop in list(_loops):
+        loop._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def new_event_loop() -> Loop:
+    """A new loop; what asyncio calls a loop factory."""
+    return Loop()
+
+
+def __getattr__(name: str) -> Any:
+    # Made when asked for: merely to name asyncio's policies is deprecated from Python 3.14.
+    if name != "EventLoopPolicy":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    global EventLoopPolicy
+
+    class EventLoopPolicy(asyncio.DefaultEventLoopPolicy):  # type: ignore[misc]
+        """asyncio's policy, with loops of licorne."""
+
+        _loop_factory = Loop
+
+    EventLoopPolicy.__qualname__ = "EventLoopPolicy"
+    return EventLoopPolicy
+
+
+def install() -> None:
+    """Make asyncio's new loops ours, for the whole process."""
+    asyncio.set_event_loop_policy(sys.modules[__name__].EventLoopPolicy())
