@@ -141,9 +141,8 @@ bool settings_from_text(struct settings *settings, struct str text, struct buf *
 
 /* --- For people: Python, so that it can be a config file */
 
-static void append_python_text(struct buf *text, const char *value)
+static void append_printable(struct buf *text, const char *value)
 {
-    buf_append_str(text, STR("\""));
     for (; *value; value++)
         if (*value == '"' || *value == '\\')
             buf_printf(text, "\\%c", *value);
@@ -151,6 +150,12 @@ static void append_python_text(struct buf *text, const char *value)
             buf_printf(text, "\\x%02x", (unsigned char)*value);
         else
             buf_append(text, value, 1);
+}
+
+static void append_python_text(struct buf *text, const char *value)
+{
+    buf_append_str(text, STR("\""));
+    append_printable(text, value);
     buf_append_str(text, STR("\""));
 }
 
@@ -189,6 +194,8 @@ void settings_print(const struct settings *settings, struct buf *text)
     for (size_t i = 0; i < setting_row_count; i++) {
         buf_printf(text, "%-34s = ", setting_rows[i].name);
         append_python(settings, &setting_rows[i], text);
-        buf_printf(text, "  # %s\n", settings_origin(settings, setting_rows[i].name));
+        buf_append_str(text, STR("  # "));
+        append_printable(text, settings_origin(settings, setting_rows[i].name));
+        buf_append_str(text, STR("\n"));
     }
 }
