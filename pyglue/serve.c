@@ -1,0 +1,278 @@
+/* serve: see serve.h. Who tells whom:
+ *
+ *     worker --on_accept--> http_server --on_request--> app (runtime->app)
+ *     worker --on_drain---> http_server --on_empty----> worker --on_left--> runtime stops turning the loop
+ *     http_server --on_finished--> max_requests, scoreboard;  --on_room--> worker accepts again
+ *
+ * The worker owns nothing that has to be given back at its end but what the application wants to end by itself
+ * (lifespan, threads, atexit): the process exits and takes the rest along. */
+#include "pyglue/serve.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "pyglue/pyerr.h"
+#include "pyglue/pyexit.h"
+#include "pyglue/runtime.h"
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+#include "server/http/http_server.h"
+#include "server/process/inherit.h"
+#include "server/process/scoreboard.h"
+#include "server/process/worker.h"
+
+/* While the parts are still being written. */
+#pragma weak asgi_runtime_new
+#pragma weak wsgi_runtime_new
+#pragma weak http_server_new
+#pragma weak http_server_accept
+#pragma weak http_server_on_room
+#pragma weak http_server_has_room
+#pragma weak http_server_drain
+#pragma weak http_server_abort
+#pragma weak http_server_on_finished
+#pragma weak http_server_stats
+#pragma weak http_server_reopen_log
+#pragma weak endpoint_init
+
+#define EXIT_BOOT 3
+#define EXIT_APP 4
+#define FAST_END_MS 2000  /* after a fast stop: what the application's own shutdown may take */
+#define LEAST_END_MS 1000 /* … and what is left of graceful_timeout at least */
+
+struct serving {
+    const struct inherit *inherit;
+    const struct settings *settings;
+    struct runtime *runtime;
+    struct http_server *http;
+    struct worker *worker;
+    struct endpoint *endpoints;  /* by listener; they live as long as the process */
+    struct loop_task publish;    /* stats into the scoreboard, at the end of a turn that changed them */
+    uint64_t requests_at_most;   /* max_requests with its jitter; 0: no limit */
+    uint64_t end_by_ms;          /* when the end must be over; 0: not yet ending */
+    bool accepting, left;
+};
+
+/* ---- what the worker tells -------------------------------------------------------------------------------------- */
+
+static void publish(struct loop_task *task)
+{
+    struct serving *s = LIST_ENTRY(task, struct serving, publish);
+    const struct http_stats *stats = http_server_stats(s->http);
+    struct slot *slot = s->inherit->slot;
+    atomic_store_explicit(&slot->requests, stats->requests, memory_order_relaxed);
+    atomic_store_explicit(&slot->conns_accepted, stats->conns_accepted, memory_order_relaxed);
+    atomic_store_explicit(&slot->conns, stats->conns, memory_order_relaxed);
+    atomic_store_explicit(&slot->in_flight, stats->in_flight, memory_order_relaxed);
+    for (int i = 0; i < 6; i++)
+        atomic_store_explicit(&slot->status_class[i], stats->status_class[i], memory_order_relaxed);
+}
+
+static void set_accepting(struct serving *s, bool accepting)
+{
+    if (s->accepting == accepting)
+        return;
+    s->accepting = accepting;
+    worker_accept(s->worker, accepting);
+}
+
+static void on_accept(void *arg, int listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
+{
+    struct serving *s = arg;
+    http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
+    if (!http_server_has_room(s->http))
+        set_accepting(s, false);
+    loop_defer_last(s->runtime->loop, &s->publish);
+}
+
+static void on_room(void *arg)
+{
+    set_accepting(arg, true);
+}
+
+static void on_finished(void *arg, uint64_t requests)
+{
+    struct serving *s = arg;
+    loop_defer_last(s->runtime->loop, &s->publish);
+    if (s->requests_at_most == 0 || requests < s->requests_at_most)
+        return;
+    s->requests_at_most = 0;
+    char *reason = mem_printf("max_requests: %llu served", (unsigned long long)requests);
+    worker_leave(s->worker, reason);
+    free(reason);
+}
+
+static void end_within(struct serving *s, int64_t limit_ms)
+{
+    uint64_t by = clock_ms() + (uint64_t)limit_ms;
+    if (s->end_by_ms == 0 || by < s->end_by_ms)
+        s->end_by_ms = by;
+}
+
+static void on_empty(void *arg)
+{
+    worker_drained(((struct serving *)arg)->worker);
+}
+
+static void on_drain(void *arg)
+{
+    struct serving *s = arg;
+    end_within(s, s->settings->graceful_timeout_ms);
+    http_server_drain(s->http, on_empty, s);
+}
+
+static void on_abort(void *arg)
+{
+    struct serving *s = arg;
+    end_within(s, FAST_END_MS);
+    http_server_abort(s->http);
+}
+
+static void on_left(void *arg)
+{
+    struct serving *s = arg;
+    s->left = true;
+    s->runtime->ops->stop(s->runtime);
+}
+
+static void on_reopen_logs(void *arg)
+{
+    struct serving *s = arg;
+    if (log_reopen() < 0)
+        log_error("Cannot reopen the error log: %m");
+    http_server_reopen_log(s->http);
+}
+
+static const struct worker_ops worker_ops = {
+    .on_accept = on_accept,
+    .on_drain = on_drain,
+    .on_abort = on_abort,
+    .on_left = on_left,
+    .on_reopen_logs = on_reopen_logs,
+};
+
+/* ---- booting ---------------------------------------------------------------------------------------------------- */
+
+_Noreturn static void fail(struct serving *s, int exit_code, const char *message)
+{
+    worker_failed(s->inherit, exit_code, message);
+    pyexit(exit_code, LEAST_END_MS);
+}
+
+bool serve_load(struct application *application, const struct settings *settings, struct buf *message)
+{
+    struct load_spec spec = {
+        .app = settings->app,
+        .factory = settings->factory,
+        .interface = settings->interface,
+    };
+    return application_load(application, &spec, message);
+}
+
+/* What the import made lives as long as the worker: the collector need not look at it again and again. */
+static void freeze_heap(void)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *collected = gc != NULL ? PyObject_CallMethod(gc, "collect", NULL) : NULL;
+    PyObject *frozen = collected != NULL ? PyObject_CallMethod(gc, "freeze", NULL) : NULL;
+    if (frozen == NULL)
+        pyerr_log("The heap cannot be frozen:");
+    Py_XDECREF(frozen);
+    Py_XDECREF(collected);
+    Py_XDECREF(gc);
+}
+
+static void load(struct serving *s, struct application *application)
+{
+    struct buf message = { 0 };
+    if (!serve_load(application, s->settings, &message)) {
+        buf_append(&message, "", 1);
+        fail(s, EXIT_APP, buf_str(&message).p);
+    }
+    freeze_heap();
+}
+
+static struct runtime *runtime_new(const struct settings *settings, const struct application *application)
+{
+    bool is_wsgi = application->kind == APPLICATION_WSGI;
+    if (is_wsgi ? wsgi_runtime_new == NULL : asgi_runtime_new == NULL) {
+        PyErr_Format(PyExc_NotImplementedError, "this build cannot serve %s", application_kind_name(application->kind));
+        return NULL;
+    }
+    return is_wsgi ? wsgi_runtime_new(settings, application->callable)
+                   : asgi_runtime_new(settings, application->callable, application->kind == APPLICATION_ASGI2 ? 2 : 3);
+}
+
+static struct endpoint *endpoints_of(const struct inherit *inherit)
+{
+    struct endpoint *endpoints = mem_zalloc(sizeof(*endpoints) * (size_t)(inherit->listener_count + 1));
+    for (int i = 0; i < inherit->listener_count; i++) {
+        struct sockaddr_storage address = { 0 };
+        socklen_t len = sizeof(address);
+        if (getsockname(inherit->listeners[i], (struct sockaddr *)&address, &len) < 0)
+            len = 0;
+        endpoint_init(&endpoints[i], (struct sockaddr *)&address, len);
+    }
+    return endpoints;
+}
+
+/* max_requests, and up to the jitter more, so that siblings do not leave together. */
+static uint64_t draw_requests_at_most(const struct settings *settings)
+{
+    uint64_t random = 0;
+    if (settings->max_requests == 0)
+        return 0;
+    if (getrandom(&random, sizeof(random), 0) < 0)
+        random = clock_ns();
+    return (uint64_t)settings->max_requests + random % ((uint64_t)settings->max_requests_jitter + 1);
+}
+
+static void compose(struct serving *s, const struct application *application)
+{
+    s->runtime = runtime_new(s->settings, application);
+    if (s->runtime == NULL) {
+        PyObject *exception = pyerr_take();
+        char *line = exception != NULL ? pyerr_line(exception) : mem_strdup("no reason was given");
+        if (exception != NULL)
+            pyerr_log_exception(LOG_LEVEL_ERROR, exception, "The application cannot be served:");
+        fail(s, EXIT_BOOT, line);
+    }
+    s->endpoints = endpoints_of(s->inherit);
+    s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
+    http_server_on_room(s->http, on_room, s);
+    http_server_on_finished(s->http, on_finished, s);
+    s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
+    loop_task_init(&s->publish, publish);
+    s->requests_at_most = draw_requests_at_most(s->settings);
+    s->accepting = true;
+}
+
+/* ---- the whole life --------------------------------------------------------------------------------------------- */
+
+static int64_t time_left(const struct serving *s)
+{
+    int64_t left = (int64_t)(s->end_by_ms - clock_ms());
+    return left > LEAST_END_MS ? left : LEAST_END_MS;
+}
+
+void serve(struct inherit *inherit, struct application *application)
+{
+    static struct serving serving; /* one a process; outlives this call's callers in other threads */
+    struct serving *s = &serving;
+    *s = (struct serving){ .inherit = inherit, .settings = inherit->settings };
+    if (application->callable == NULL)
+        load(s, application);
+    compose(s, application);
+    if (s->runtime->ops->startup(s->runtime) < 0)
+        fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
+    if (!s->left) {
+        worker_ready(s->worker);
+        s->runtime->ops->run(s->runtime);
+    }
+    publish(&s->publish);
+    s->runtime->ops->shutdown(s->runtime, time_left(s));
+    pyexit(worker_exit_code(s->worker), time_left(s));
+}
