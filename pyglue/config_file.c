@@ -1,0 +1,149 @@
+/* config_file: see config_file.h. licorne/config_file.py runs the file and turns its values into text; what a setting is
+ * and which values it takes is known here, by the table. */
+#include "pyglue/config_file.h"
+
+#include "config/settings.h"
+#include "pyglue/pyerr.h"
+#include "server/base/mem.h"
+
+static const char *utf8_or(PyObject *text, const char *otherwise)
+{
+    const char *utf8 = text != NULL && PyUnicode_Check(text) ? PyUnicode_AsUTF8(text) : NULL;
+    PyErr_Clear();
+    return utf8 != NULL ? utf8 : otherwise;
+}
+
+/* ---- the table, as licorne/config_file.py sees it ----------------------------------------------------------------- */
+
+static PyObject *py_settings_known(PyObject *self, PyObject *name)
+{
+    (void)self;
+    const char *text = PyUnicode_AsUTF8(name);
+    return text != NULL ? PyBool_FromLong(settings_known(text)) : NULL;
+}
+
+static PyMethodDef known_function = { "settings_known", py_settings_known, METH_O, "Is this the name of a setting?" };
+
+/* ---- what the file said ------------------------------------------------------------------------------------------- */
+
+/* One setting: (name, values, place). */
+static void apply_setting(struct settings *settings, PyObject *setting, struct buf *errors)
+{
+    PyObject *name, *values, *place; // borrowed
+    if (!PyArg_ParseTuple(setting, "UO!U", &name, &PyList_Type, &values, &place)) {
+        pyerr_log("The configuration file cannot be understood:");
+        return;
+    }
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(values); i++)
+        settings_set(settings, utf8_or(name, ""), utf8_or(PyList_GET_ITEM(values, i), NULL), SOURCE_CONFIG_FILE,
+                     utf8_or(place, ""), errors);
+}
+
+/* Most names that are no settings are the file's own variables; one that comes near a setting may be a slip. */
+static void mention_unknown(PyObject *entry)
+{
+    PyObject *name, *place; // borrowed
+    if (!PyArg_ParseTuple(entry, "UU", &name, &place)) {
+        PyErr_Clear();
+        return;
+    }
+    const char *near = settings_nearest(utf8_or(name, ""));
+    if (near != NULL)
+        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", utf8_or(place, ""), utf8_or(name, ""), near);
+    else
+        log_debug("%s: \"%s\" is no setting: ignored", utf8_or(place, ""), utf8_or(name, ""));
+}
+
+static void mention_hook(PyObject *entry)
+{
+    PyObject *name, *place; // borrowed
+    if (PyArg_ParseTuple(entry, "UU", &name, &place))
+        log_warning("%s: the hook \"%s\" is not called by this version of licorne", utf8_or(place, ""),
+                    utf8_or(name, ""));
+    PyErr_Clear();
+}
+
+static void each(PyObject *file, const char *attribute, void (*visit)(PyObject *entry))
+{
+    PyObject *list = PyObject_GetAttrString(file, attribute);
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++)
+        visit(PyList_GET_ITEM(list, i));
+    PyErr_Clear();
+    Py_XDECREF(list);
+}
+
+/* Bad values are all told at once: each in the log, or the only one in the message. */
+static bool report(struct buf *errors, const char *where, struct buf *message)
+{
+    char *text = mem_strndup(buf_len(errors) > 0 ? buf_str(errors).p : "", buf_len(errors)), *rest = text;
+    int count = 0;
+    for (const char *p = text; *p != '\0'; p++)
+        count += *p == '\n';
+    for (char *line; (line = strsep(&rest, "\n")) != NULL && count > 0;)
+        if (line[0] != '\0' && count > 1)
+            log_error("%s", line);
+        else if (line[0] != '\0')
+            buf_printf(message, "%s", line);
+    if (count > 1)
+        buf_printf(message, "%s: %d settings cannot be used: see above", where, count);
+    free(text);
+    return count == 0;
+}
+
+static bool apply(struct settings *settings, PyObject *file, struct buf *message)
+{
+    struct buf errors = { 0 };
+    PyObject *list = PyObject_GetAttrString(file, "settings"), *where = PyObject_GetAttrString(file, "where");
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++)
+        apply_setting(settings, PyList_GET_ITEM(list, i), &errors);
+    each(file, "unknown", mention_unknown);
+    each(file, "hooks", mention_hook);
+    bool ok = report(&errors, utf8_or(where, ""), message);
+    PyErr_Clear();
+    Py_XDECREF(where);
+    Py_XDECREF(list);
+    buf_done(&errors);
+    return ok;
+}
+
+/* ---- running it --------------------------------------------------------------------------------------------------- */
+
+static PyObject *run(PyObject *module, const char *config)
+{
+    PyObject *known = PyCFunction_New(&known_function, NULL);
+    PyObject *file = known != NULL ? PyObject_CallMethod(module, "read", "zO", config, known) : NULL;
+    Py_XDECREF(known);
+    return file;
+}
+
+/* A file that is not there, or not Python, needs no traceback. */
+static void explain(PyObject *module, const char *config, struct buf *message)
+{
+    PyObject *exception = pyerr_take();
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError) &&
+        !PyErr_GivenExceptionMatches(exception, PyExc_SyntaxError))
+        pyerr_log_exception(LOG_LEVEL_ERROR, exception, "The configuration file failed:");
+    else
+        pyerr_log_exception(LOG_LEVEL_DEBUG, exception, "The configuration file failed:");
+    PyObject *line = module != NULL ? PyObject_CallMethod(module, "describe", "Oz", exception, config) : NULL;
+    PyErr_Clear();
+    char *plain = pyerr_line(exception);
+    buf_printf(message, "%s", utf8_or(line, plain));
+    free(plain);
+    Py_XDECREF(line);
+    Py_DECREF(exception);
+}
+
+bool config_file_read(struct settings *settings, const char *config, struct buf *message)
+{
+    PyObject *module = PyImport_ImportModule("licorne.config_file");
+    PyObject *file = module != NULL ? run(module, config) : NULL;
+    bool ok = false;
+    if (file == NULL)
+        explain(module, config, message);
+    else
+        ok = file == Py_None || apply(settings, file, message);
+    Py_XDECREF(file);
+    Py_XDECREF(module);
+    return ok;
+}

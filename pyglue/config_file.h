@@ -1,0 +1,16 @@
+/* config_file: the settings of the user's configuration file (Python), put into the table. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+
+#include "server/base/buf.h"
+
+struct settings;
+
+/* Runs the file that `config` names ("PATH", "file:PATH", "python:MODULE"; NULL: ./licorne.conf.py, else
+ * ./gunicorn.conf.py, else none) and sets what it says, with the source SOURCE_CONFIG_FILE. False with one line in
+ * `message`; an exception of the file's code has been logged with its traceback. GIL held; no exception is left pending. */
+bool config_file_read(struct settings *settings, const char *config, struct buf *message);

@@ -1,0 +1,174 @@
+"""The configuration file: Python that is run once, by the mold, before anything else of the application.
+
+`read()` runs it as the module `__config__` and hands its settings back as text; pyglue/config_file.c puts them into the
+table (config/settings.def), which knows what is allowed. The module stays in `sys.modules`, and its hooks with it.
+"""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import enum
+import importlib
+import json
+import os
+import sys
+import types
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
+
+HOOKS = frozenset(
+    "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_exec pre_request"
+    " post_request child_exit worker_exit nworkers_changed on_exit ssl_context".split()
+)
+
+# Other ways to say `bind`. In a file that has `bind`, names like these are its own variables.
+BIND_PARTS = frozenset(("host", "port", "uds", "fd"))
+
+
+class Setting(NamedTuple):
+    name: str
+    values: list[str | None]  # a list's items one by one; None: the default
+    place: str  # "gunicorn.conf.py:3"
+
+
+class File(NamedTuple):
+    where: str
+    settings: list[Setting]
+    unknown: list[tuple[str, str]]  # names that are no settings but look like values, with their places
+    hooks: list[tuple[str, str]]
+
+
+def find(config: str | None) -> str | None:
+    if config:
+        return config
+    return next((f"./{name}" for name in DEFAULT_FILES if os.path.isfile(name)), None)
+
+
+def read(config: str | None, known: Callable[[str], bool]) -> File | None:
+    """The settings of the named file, or of the default one; None: there is no file. Raises what the file raises."""
+    found = find(config)
+    if found is None:
+        return None
+    if found.startswith("python:"):
+        module = importlib.import_module(found[len("python:") :])
+        where, source = found, _source_of(module)
+    else:
+        path = found[len("file:") :] if found.startswith("file:") else found
+        where = os.path.normpath(path)
+        module, source = _run(path)
+    return _sort(where, vars(module), _lines(source), known)
+
+
+def _run(path: str) -> tuple[types.ModuleType, bytes]:
+    with open(path, "rb") as file:
+        source = file.read()
+    module = types.ModuleType("__config__")
+    module.__file__ = os.path.abspath(path)
+    sys.modules["__config__"] = module
+    exec(compile(source, module.__file__, "exec", dont_inherit=True), module.__dict__)
+    return module, source
+
+
+def _source_of(module: types.ModuleType) -> bytes:
+    path = getattr(module, "__file__", None)
+    if path is None or not path.endswith(".py"):
+        return b""
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _lines(source: bytes) -> dict[str, int]:
+    """Where each global name was last bound."""
+    lines: dict[str, int] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names = [node.id]
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names = [node.name]
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+        else:
+            continue
+        for name in names:
+            lines[name] = max(node.lineno, lines.get(name, 0))  # type: ignore[attr-defined]
+    return lines
+
+
+def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Callable[[str], bool]) -> File:
+    file = File(where, [], [], [])
+    has_bind = any(name.lower() == "bind" for name in names)
+    for original, value in list(names.items()):
+        name = original.lower()
+        place = f"{where}:{lines[original]}" if original in lines else where
+        if name in HOOKS and callable(value):
+            file.hooks.append((name, place))
+        elif original.startswith("_") or not _is_plain(value):
+            continue  # imports, functions, objects: the file's own
+        elif (name in BIND_PARTS and has_bind) or name == "config":
+            continue
+        elif known(name):
+            file.settings.append(Setting(name, _texts(value), place))
+        else:
+            file.unknown.append((name, place))
+    return file
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return all(_is_plain(item) for item in value)
+    plain = (str, bytes, int, float, dict, os.PathLike, datetime.timedelta, enum.Enum)
+    return value is None or (isinstance(value, plain) and not isinstance(value, type))
+
+
+def _texts(value: Any) -> list[str | None]:
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value)
+    if isinstance(value, (list, tuple)):
+        return [_text(item) for item in value] or [None]
+    return [_text(value)]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() else repr(value)
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, (bytes, os.PathLike)):
+        return os.fsdecode(value)
+    return str(value)
+
+
+def describe(error: BaseException, config: str | None) -> str:
+    """The one line for an error that `read()` raised."""
+    name = find(config) or "the configuration"
+    if isinstance(error, OSError) and error.filename and os.path.basename(str(error.filename)) in name:
+        return f"{name} cannot be read: {error.strerror}"
+    if isinstance(error, SyntaxError):
+        return f"{name}:{error.lineno}: {error.msg}"
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{_innermost(error, name)} failed: {text}"
+
+
+def _innermost(error: BaseException, name: str) -> str:
+    """The line of the file itself that was running."""
+    place, step = name, error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        if code.co_name == "<module>" and code.co_filename.endswith(os.path.normpath(name.removeprefix("file:"))):
+            place = f"{name}:{step.tb_lineno}"
+        step = step.tb_next
+    return place
+
+
+__all__: Iterable[str] = ("File", "Setting", "describe", "read")

@@ -1,0 +1,515 @@
+/* mold: the process from which workers are forked: the user's python, started by the master as
+ *
+ *     python -c "from licorne._core import mold; mold(<channel>, <scoreboard>)"
+ *
+ * Its life is one straight line (server/process/channel.h has the conversation): say hello, run the configuration file,
+ * take the merged settings, load the application if it is to be shared, then fork whenever asked to. It serves nothing.
+ *
+ * A fork is a double fork: the child in between exits at once, so that the worker's parent is the master (a subreaper).
+ * One pair of Python's fork hooks spans both forks. The worker tells the master before it does anything else. */
+#include "pyglue/module.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "config/version.h"
+#include "pyglue/config_file.h"
+#include "pyglue/load.h"
+#include "pyglue/pyerr.h"
+#include "pyglue/pyexit.h"
+#include "pyglue/serve.h"
+#include "server/base/mem.h"
+#include "server/process/channel.h"
+#include "server/process/inherit.h"
+#include "server/process/scoreboard.h"
+#include "server/process/worker.h"
+
+#define EXIT_CONFIG 1
+#define EXIT_BOOT 3
+#define EXIT_APP 4
+#define END_MS 2000 /* what the application's atexit handlers may take in the mold */
+
+struct mold {
+    int channel, scoreboard_fd;
+    struct scoreboard *scoreboard;
+    struct settings settings;
+    struct application application; /* loaded here: preload_app */
+    bool collects;                  /* the collector was on before we turned it off */
+    char start[PATH_MAX];           /* the working directory at the start */
+    struct channel_message *message;
+};
+
+/* ---- how it ends -------------------------------------------------------------------------------------------------- */
+
+static void tell_failure(const struct mold *m, int exit_code, uint32_t slot, const char *message)
+{
+    struct channel_failed failed = { .exit_code = exit_code, .slot = slot };
+    strncpy(failed.message, message, sizeof(failed.message) - 1);
+    channel_send(m->channel, CHANNEL_FAILED, &failed, sizeof(failed), NULL, 0);
+}
+
+_Noreturn static void fail(const struct mold *m, int exit_code, const char *format, ...)
+{
+    char message[sizeof(((struct channel_failed *)0)->message)];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof(message), format, arguments);
+    va_end(arguments);
+    tell_failure(m, exit_code, UINT32_MAX, message);
+    pyexit(exit_code, END_MS);
+}
+
+_Noreturn static void fail_with(const struct mold *m, int exit_code, struct buf *message)
+{
+    fail(m, exit_code, "%.*s", (int)buf_len(message), buf_str(message).p);
+}
+
+/* The master is gone, or wants the mold to go. */
+_Noreturn static void end(void)
+{
+    pyexit(0, END_MS);
+}
+
+/* ---- signals ------------------------------------------------------------------------------------------------------ */
+
+static void on_nothing(int number)
+{
+    (void)number;
+}
+
+/* A terminal or a service manager signals the whole group: only the master decides what that means. Handled by nothing
+ * rather than ignored, so that programs which the application starts get their defaults; the worker sets its own. TERM
+ * stays deadly until the application is loaded: that may hang. */
+static void withstand(const int *signals, size_t count)
+{
+    struct sigaction action = { .sa_handler = on_nothing, .sa_flags = SA_RESTART };
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < count; i++)
+        sigaction(signals[i], &action, NULL);
+}
+
+/* ---- the conversation's first half: settings ---------------------------------------------------------------------- */
+
+/* Waits for one message of this type; a STOP or the master's end ends the mold. */
+static void expect(struct mold *m, enum channel_type type)
+{
+    int got;
+    Py_BEGIN_ALLOW_THREADS
+    got = channel_wait(m->channel, m->message, -1);
+    Py_END_ALLOW_THREADS
+    if (got <= 0 || m->message->type == CHANNEL_STOP)
+        end();
+    if (m->message->type != type)
+        fail(m, EXIT_CONFIG, "The master sent message %d where %d was due: master and package differ in version",
+             (int)m->message->type, (int)type);
+}
+
+static void say_hello(const struct mold *m)
+{
+    struct channel_hello hello = { .version = CHANNEL_VERSION };
+    snprintf(hello.python, sizeof(hello.python), "%d.%d.%d", PY_MAJOR_VERSION, PY_MINOR_VERSION, PY_MICRO_VERSION);
+    PyObject *version = PySys_GetObject("version"); // borrowed: the interpreter's, not the headers'
+    const char *text = version != NULL ? PyUnicode_AsUTF8(version) : NULL;
+    if (text != NULL)
+        snprintf(hello.python, sizeof(hello.python), "%.*s", (int)strcspn(text, " "), text);
+    PyErr_Clear();
+    if (channel_send(m->channel, CHANNEL_HELLO, &hello, sizeof(hello), NULL, 0) < 0)
+        end();
+}
+
+static void receive_settings(struct mold *m, enum channel_type type, struct settings *settings)
+{
+    struct buf errors = { 0 };
+    expect(m, type);
+    settings_init(settings);
+    if (!settings_from_text(settings, (struct str){ m->message->data, m->message->len }, &errors))
+        fail_with(m, EXIT_CONFIG, &errors);
+    if (log_open(settings->errorlog, settings->loglevel) < 0)
+        fail(m, EXIT_CONFIG, "The error log \"%s\" cannot be opened: %s", settings->errorlog, strerror(errno));
+}
+
+/* Runs the configuration file and sends what it says. */
+static void answer_settings(struct mold *m)
+{
+    struct settings given, file;
+    struct buf message = { 0 }, text = { 0 };
+    receive_settings(m, CHANNEL_SETTINGS, &given);
+    settings_init(&file);
+    if (!config_file_read(&file, given.config, &message))
+        fail_with(m, EXIT_CONFIG, &message);
+    settings_to_text(&file, SOURCE_CONFIG_FILE, &text);
+    if (channel_send(m->channel, CHANNEL_SETTINGS, buf_str(&text).p, buf_len(&text), NULL, 0) < 0)
+        end();
+    buf_done(&text);
+    settings_done(&file);
+    settings_done(&given);
+}
+
+/* A log's relative path means what it meant where licorne was started. */
+static void make_absolute(struct mold *m, const char *name, const char *path)
+{
+    if (path == NULL || path[0] == '/' || strcmp(path, "-") == 0 || path[0] == '\0')
+        return;
+    struct buf errors = { 0 };
+    char *absolute = mem_printf("%s/%s", m->start, path);
+    settings_set(&m->settings, name, absolute, SOURCE_COMMAND_LINE, "chdir", &errors);
+    buf_done(&errors);
+    free(absolute);
+}
+
+/* ---- the interpreter's surroundings ------------------------------------------------------------------------------- */
+
+/* sys.path.insert(0, folder), out of its old place if it was there. */
+static void put_first(const char *folder)
+{
+    PyObject *path = PySys_GetObject("path"); // borrowed
+    PyObject *text = PyUnicode_DecodeFSDefault(folder);
+    if (path == NULL || text == NULL || PyList_Insert(path, 0, text) < 0)
+        pyerr_log("sys.path cannot be changed:");
+    Py_XDECREF(text);
+}
+
+/* `python -c` put '' there: the current directory, whatever that will be. */
+static void drop_empty_path(void)
+{
+    PyObject *path = PySys_GetObject("path"); // borrowed
+    PyObject *first = path != NULL && PyList_Check(path) && PyList_GET_SIZE(path) > 0 ? PyList_GET_ITEM(path, 0) : NULL;
+    if (first != NULL && PyUnicode_Check(first) && PyUnicode_GetLength(first) == 0 &&
+        PyList_SetSlice(path, 0, 1, NULL) < 0)
+        PyErr_Clear();
+}
+
+static void put_cwd_first(struct mold *m)
+{
+    if (getcwd(m->start, sizeof(m->start)) == NULL)
+        fail(m, EXIT_CONFIG, "The current directory cannot be found: %s", strerror(errno));
+    drop_empty_path();
+    put_first(m->start);
+}
+
+/* Last first, so that the first one written is the first one searched; relative to the working directory. */
+static void apply_pythonpath(const char *folders)
+{
+    char *list = mem_strdup(folders), *comma, *resolved;
+    do {
+        comma = strrchr(list, ',');
+        char *folder = comma != NULL ? comma + 1 : list;
+        folder += strspn(folder, " ");
+        resolved = realpath(folder, NULL);
+        if (resolved == NULL)
+            log_warning("pythonpath: %s: %s", folder, strerror(errno));
+        put_first(resolved != NULL ? resolved : folder);
+        free(resolved);
+        if (comma != NULL)
+            *comma = '\0';
+    } while (comma != NULL);
+    free(list);
+}
+
+static void apply_chdir(struct mold *m)
+{
+    char cwd[PATH_MAX];
+    if (m->settings.chdir == NULL || m->settings.chdir[0] == '\0')
+        return;
+    make_absolute(m, "errorlog", m->settings.errorlog);
+    make_absolute(m, "accesslog", m->settings.accesslog);
+    if (chdir(m->settings.chdir) < 0 || getcwd(cwd, sizeof(cwd)) == NULL)
+        fail(m, EXIT_CONFIG, "chdir: %s: %s", m->settings.chdir, strerror(errno));
+    log_open(m->settings.errorlog, m->settings.loglevel);
+    put_first(cwd);
+}
+
+/* os.environ[name] = value, which also changes the C environment. */
+static void set_environment(const char *name, const char *value)
+{
+    PyObject *os = PyImport_ImportModule("os"), *environ = os != NULL ? PyObject_GetAttrString(os, "environ") : NULL;
+    PyObject *result = NULL;
+    if (environ != NULL && value != NULL)
+        result = PyObject_CallMethod(environ, "__setitem__", "ss", name, value);
+    else if (environ != NULL)
+        result = PyObject_CallMethod(environ, "pop", "sO", name, Py_None);
+    if (result == NULL)
+        pyerr_log("The environment cannot be changed:");
+    Py_XDECREF(result);
+    Py_XDECREF(environ);
+    Py_XDECREF(os);
+}
+
+static void set_program_name(void)
+{
+    PyObject *argv = Py_BuildValue("[s]", "licorne");
+    if (argv == NULL || PySys_SetObject("argv", argv) < 0)
+        PyErr_Clear();
+    Py_XDECREF(argv);
+    set_environment("SERVER_SOFTWARE", "licorne/" LICORNE_VERSION);
+}
+
+/* ---- preloading --------------------------------------------------------------------------------------------------- */
+
+static bool call_gc(const char *function, bool *truth)
+{
+    PyObject *gc = PyImport_ImportModule("gc");
+    PyObject *result = gc != NULL ? PyObject_CallMethod(gc, function, NULL) : NULL;
+    if (result == NULL)
+        pyerr_log("gc.%s() failed:", function);
+    else if (truth != NULL)
+        *truth = PyObject_IsTrue(result) == 1;
+    Py_XDECREF(gc);
+    bool ok = result != NULL;
+    Py_XDECREF(result);
+    return ok;
+}
+
+/* Memory that was freed and would be copied with its pages' first use: back to the system before the fork. */
+static void purge_allocator(void)
+{
+    int (*mallctl)(const char *, void *, size_t *, void *, size_t) =
+        (int (*)(const char *, void *, size_t *, void *, size_t))dlsym(RTLD_DEFAULT, "mallctl");
+    if (mallctl != NULL) {
+        mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
+        mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* MALLCTL_ARENAS_ALL */
+    } else {
+        malloc_trim(0);
+    }
+}
+
+/* "Thread-1 (poll), pool_0": Python's threads but the main one. New reference or NULL. */
+static PyObject *other_threads(Py_ssize_t *count)
+{
+    PyObject *threading = PyImport_ImportModule("threading"), *names = PyList_New(0), *text = NULL;
+    PyObject *threads = threading != NULL ? PyObject_CallMethod(threading, "enumerate", NULL) : NULL;
+    PyObject *main_thread = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
+    for (Py_ssize_t i = 0; threads != NULL && names != NULL && i < PyList_GET_SIZE(threads); i++) {
+        PyObject *thread = PyList_GET_ITEM(threads, i);
+        PyObject *name = thread != main_thread ? PyObject_GetAttrString(thread, "name") : NULL;
+        if (name != NULL)
+            PyList_Append(names, name);
+        Py_XDECREF(name);
+    }
+    *count = names != NULL ? PyList_GET_SIZE(names) : 0;
+    PyObject *comma = PyUnicode_FromString(", ");
+    if (comma != NULL && names != NULL)
+        text = PyUnicode_Join(comma, names);
+    PyErr_Clear();
+    Py_XDECREF(comma);
+    Py_XDECREF(main_thread);
+    Py_XDECREF(threads);
+    Py_XDECREF(names);
+    Py_XDECREF(threading);
+    return text;
+}
+
+/* A fork takes only the thread that calls it along: others are missing in the workers, with the locks they hold. */
+static void warn_of_threads(void)
+{
+    Py_ssize_t count = 0;
+    struct stat tasks;
+    PyObject *names = other_threads(&count);
+    const char *text = names != NULL ? PyUnicode_AsUTF8(names) : NULL;
+    PyErr_Clear();
+    long all = stat("/proc/self/task", &tasks) == 0 ? (long)tasks.st_nlink - 2 : 1;
+    if (count > 0)
+        log_warning("Preloading the application left %zd thread%s running: %s. They do not exist in the workers: start "
+                    "them there, not at import", count, count > 1 ? "s" : "", text != NULL ? text : "?");
+    else if (all > 1)
+        log_warning("Preloading the application left %ld native thread%s running (a C library's): they do not exist in "
+                    "the workers", all - 1, all > 2 ? "s" : "");
+    Py_XDECREF(names);
+}
+
+static void preload(struct mold *m)
+{
+    struct buf message = { 0 };
+    if (!serve_load(&m->application, &m->settings, &message))
+        fail_with(m, EXIT_APP, &message);
+    warn_of_threads();
+}
+
+/* Nothing that exists now is looked at by a worker's collector, so that its pages stay shared. */
+static void freeze(struct mold *m)
+{
+    call_gc("isenabled", &m->collects);
+    call_gc("collect", NULL);
+    call_gc("disable", NULL);
+    call_gc("freeze", NULL);
+    purge_allocator();
+}
+
+static void say_loaded(const struct mold *m)
+{
+    struct channel_loaded loaded = { .kind = "" };
+    if (m->application.callable != NULL)
+        strncpy(loaded.kind, application_kind_name(m->application.kind), sizeof(loaded.kind) - 1);
+    if (channel_send(m->channel, CHANNEL_LOADED, &loaded, sizeof(loaded), NULL, 0) < 0)
+        end();
+}
+
+/* ---- forking ------------------------------------------------------------------------------------------------------ */
+
+static struct inherit *inherit_new(struct mold *m)
+{
+    struct inherit *inherit = mem_zalloc(sizeof(*inherit));
+    struct channel_spawn spawn;
+    memcpy(&spawn, m->message->data, sizeof(spawn));
+    inherit->channel = m->message->fds[0];
+    inherit->listener_count = m->message->fd_count - 1;
+    inherit->listeners = mem_alloc(sizeof(int) * (size_t)(inherit->listener_count + 1));
+    memcpy(inherit->listeners, m->message->fds + 1, sizeof(int) * (size_t)inherit->listener_count);
+    inherit->slot = &m->scoreboard->slots[spawn.slot];
+    inherit->slot_index = spawn.slot;
+    inherit->generation = spawn.generation;
+    inherit->age = spawn.age;
+    inherit->settings = &m->settings;
+    return inherit;
+}
+
+static void inherit_free(struct inherit *inherit)
+{
+    free(inherit->listeners);
+    free(inherit);
+}
+
+_Noreturn static void become_worker(struct mold *m, struct inherit *inherit)
+{
+    close(m->channel);
+    close(m->scoreboard_fd);
+    if (worker_hello(inherit) < 0)
+        _exit(0); /* the master is gone */
+    PyOS_AfterFork_Child();
+    free(m->message);
+    if (m->collects)
+        call_gc("enable", NULL);
+    serve(inherit, &m->application);
+}
+
+/* The child in between. The second fork's failure is its exit code. */
+_Noreturn static void fork_again(struct mold *m, struct inherit *inherit)
+{
+    pid_t pid = fork();
+    if (pid == 0)
+        become_worker(m, inherit);
+    _exit(pid < 0 ? errno : 0);
+}
+
+/* 0, or the errno of the fork that failed. */
+static int fork_worker(struct mold *m, struct inherit *inherit)
+{
+    int status = 0;
+    PyOS_BeforeFork();
+    pid_t pid = fork();
+    int error = pid < 0 ? errno : 0;
+    if (pid == 0)
+        fork_again(m, inherit);
+    PyOS_AfterFork_Parent();
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    return error != 0 ? error : WIFEXITED(status) ? WEXITSTATUS(status) : 0;
+}
+
+static void spawn(struct mold *m)
+{
+    struct channel_spawn *spawn = (struct channel_spawn *)m->message->data;
+    if (m->message->len < sizeof(*spawn) || m->message->fd_count < 1 || spawn->slot >= m->scoreboard->slot_count) {
+        log_error("The master sent a malformed message: no worker was made");
+        return;
+    }
+    struct inherit *inherit = inherit_new(m);
+    int error = fork_worker(m, inherit);
+    if (error != 0) {
+        char message[256];
+        snprintf(message, sizeof(message), "A worker cannot be forked: %s", strerror(error));
+        tell_failure(m, EXIT_BOOT, inherit->slot_index, message);
+    }
+    inherit_free(inherit);
+}
+
+static void obey(struct mold *m)
+{
+    switch (m->message->type) {
+    case CHANNEL_SPAWN:
+        spawn(m);
+        break;
+    case CHANNEL_REOPEN:
+        if (log_reopen() < 0)
+            log_error("Cannot reopen the error log: %s", strerror(errno));
+        break;
+    case CHANNEL_STOP:
+        end();
+    default:
+        log_warning("The master sent a message that a mold does not know: %d", (int)m->message->type);
+    }
+}
+
+_Noreturn static void obey_forever(struct mold *m)
+{
+    for (;;) {
+        int got;
+        Py_BEGIN_ALLOW_THREADS
+        got = channel_wait(m->channel, m->message, -1);
+        Py_END_ALLOW_THREADS
+        if (got < 0)
+            end();
+        obey(m);
+        channel_close_fds(m->message);
+        if (PyErr_CheckSignals() < 0)
+            pyerr_log("A signal handler of the application failed:");
+    }
+}
+
+/* ---- entry point -------------------------------------------------------------------------------------------------- */
+
+static void mold_init(struct mold *m, int channel, int scoreboard_fd)
+{
+    m->channel = channel;
+    m->scoreboard_fd = scoreboard_fd;
+    m->message = mem_alloc(sizeof(*m->message));
+    fcntl(channel, F_SETFD, FD_CLOEXEC);
+    fcntl(scoreboard_fd, F_SETFD, FD_CLOEXEC);
+    say_hello(m);
+    m->scoreboard = scoreboard_map(scoreboard_fd);
+    if (m->scoreboard == NULL)
+        fail(m, EXIT_CONFIG, "The running master and the installed package differ in version: restart licorne");
+}
+
+static PyObject *py_mold(PyObject *self, PyObject *args)
+{
+    static struct mold mold; /* outlives the stack: workers' threads see its settings */
+    int channel, scoreboard_fd;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "ii:mold", &channel, &scoreboard_fd))
+        return NULL;
+    withstand((int[]){ SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH }, 8);
+    mold_init(&mold, channel, scoreboard_fd);
+    set_program_name();
+    put_cwd_first(&mold);
+    answer_settings(&mold);
+    receive_settings(&mold, CHANNEL_CONFIGURED, &mold.settings);
+    apply_chdir(&mold);
+    if (mold.settings.pythonpath != NULL)
+        apply_pythonpath(mold.settings.pythonpath);
+    if (mold.settings.preload_app)
+        preload(&mold);
+    withstand((int[]){ SIGTERM }, 1);
+    freeze(&mold);
+    say_loaded(&mold);
+    obey_forever(&mold);
+}
+
+static PyMethodDef functions[] = {
+    { "mold", py_mold, METH_VARARGS, "mold(channel, scoreboard): live as the process that workers are forked from." },
+    { NULL, NULL, 0, NULL },
+};
+
+int mold_add(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
+}
