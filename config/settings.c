@@ -203,7 +203,7 @@ bool settings_set(struct settings *settings, const char *name, const char *value
     enum settings_source present = settings->sources[row_index(row)];
     if (present > source)
         return true;
-    row_put(settings, row, value, number, present == source && source != SOURCE_DEFAULT);
+    row_put(settings, row, value, number, present == source && settings->origins[row_index(row)]);
     row_credit(settings, row, source, where);
     return true;
 }

@@ -78,6 +78,7 @@ const char *settings_origin(const struct settings *settings, const char *name);
 void settings_print(const struct settings *settings, struct buf *text);
 
 /* All settings that a source of at least `least` has set, a line each (a LIST: a line an item), fields separated by tabs and
- * escaped: name, source's number, origin, value. Reading it back replaces lists, so reading twice changes nothing. */
+ * escaped: name, source's number, origin, value. What the platform proposed ($PORT: a default with an origin) goes with the config
+ * file's. Reading it back replaces lists, so reading twice changes nothing. */
 void settings_to_text(const struct settings *settings, enum settings_source least, struct buf *text);
 bool settings_from_text(struct settings *settings, struct str text, struct buf *errors);

@@ -83,8 +83,9 @@ static void append_row(const struct settings *settings, size_t i, struct buf *te
 
 void settings_to_text(const struct settings *settings, enum settings_source least, struct buf *text)
 {
+    bool all = least <= SOURCE_CONFIG_FILE;
     for (size_t i = 0; i < setting_row_count; i++)
-        if (settings->origins[i] && settings->sources[i] >= least)
+        if (settings->origins[i] && (all || settings->sources[i] >= least))
             append_row(settings, i, text);
 }
 
@@ -103,15 +104,19 @@ static bool split(char *line, char *fields[FIELDS])
     return false;
 }
 
-/* The first line about a list replaces what is there, the others append. */
+/* The first line about a list replaces what is there, the others append: the list loses its origin, and so its items. */
 static void forget_list(struct settings *settings, const char *name, enum settings_source source, bool *seen)
 {
     const struct setting_row *row = setting_row_find(name);
-    if (!row || row->kind != SETTING_LIST || seen[row - setting_rows])
+    size_t i = row ? (size_t)(row - setting_rows) : 0;
+    if (!row || row->kind != SETTING_LIST || seen[i])
         return;
-    seen[row - setting_rows] = true;
-    if (settings->sources[row - setting_rows] == source)
-        settings->sources[row - setting_rows] = SOURCE_DEFAULT;
+    seen[i] = true;
+    if (settings->sources[i] > source)
+        return;
+    settings->sources[i] = SOURCE_DEFAULT;
+    free(settings->origins[i]);
+    settings->origins[i] = NULL;
 }
 
 static bool set_line(struct settings *settings, char *line, bool *seen, struct buf *errors)

@@ -493,6 +493,27 @@ static void test_text_of_strong_sources_only(void)
     end();
 }
 
+/* $PORT must reach the listeners: a proposal is a default, but not the built-in one. */
+static void test_text_of_proposals(void)
+{
+    struct buf text = { 0 };
+    struct settings copy;
+    begin();
+    CHECK(settings_set(&settings, "bind", "0.0.0.0:5", SOURCE_DEFAULT, "$PORT", &errors));
+    CHECK(settings_set(&settings, "bind", "0.0.0.0:6", SOURCE_DEFAULT, "$PORT", &errors));
+    settings_to_text(&settings, SOURCE_CONFIG_FILE, &text);
+    settings_init(&copy);
+    CHECK(settings_from_text(&copy, buf_str(&text), &errors) && settings_from_text(&copy, buf_str(&text), &errors));
+    char *value = settings_get(&copy, "bind");
+    CHECK(strcmp(value, "0.0.0.0:5,0.0.0.0:6") == 0);
+    free(value);
+    CHECK(settings_set(&copy, "bind", ":1", SOURCE_CONFIG_FILE, "f", &errors)); /* and is weaker than any source */
+    CHECK_INT(copy.bind.count, 1);
+    settings_done(&copy);
+    buf_done(&text);
+    end();
+}
+
 static void test_malformed_text(void)
 {
     static const char *const lines[] = { "workers", "workers\t3\tx", "workers\t9\tx\t1", "workers\t\tx\t1", "workers\t3\tx\t1\t1",
@@ -580,5 +601,5 @@ CHECK_MAIN(TEST(test_rows_are_complete), TEST(test_defaults_are_allowed), TEST(t
            TEST(test_numbers_are_read), TEST(test_bad_values_are_refused), TEST(test_numbers_survive_formatting), TEST(test_none),
            TEST(test_messages), TEST(test_messages_are_one_line), TEST(test_nearest), TEST(test_stronger_source_wins), TEST(test_lists),
            TEST(test_other_names), TEST(test_bind_from_parts), TEST(test_bind_and_parts), TEST(test_all_bad_addresses_are_named),
-           TEST(test_has_app), TEST(test_text_round_trip), TEST(test_text_of_strong_sources_only), TEST(test_malformed_text),
+           TEST(test_has_app), TEST(test_text_round_trip), TEST(test_text_of_strong_sources_only), TEST(test_text_of_proposals), TEST(test_malformed_text),
            TEST(test_print), TEST(test_random_values), TEST(test_random_text))
