@@ -158,7 +158,7 @@ static char *name_tcp(const struct sockaddr *sockaddr, socklen_t len)
 
 char *address_name(int listening_fd)
 {
-    struct sockaddr_storage storage;
+    struct sockaddr_storage storage = { 0 };
     socklen_t len = sizeof(storage);
     struct sockaddr *sockaddr = (struct sockaddr *)&storage;
     if (getsockname(listening_fd, sockaddr, &len) == 0) {

@@ -9,6 +9,7 @@ any process is left behind.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -44,7 +45,7 @@ def wait_until(condition: Callable[[], Result], what: str = "the condition", tim
 
 
 def command() -> list[str]:
-    """How to start licorne. A command outside the environment is told which interpreter to use: $LICORNE_PYTHON, else this."""
+    """How to start licorne. Outside the environment it is told its interpreter: $LICORNE_PYTHON, else this one."""
     given = os.environ.get("LICORNE_BIN")
     if given:
         return [str(Path(given).absolute()), "--python", os.environ.get("LICORNE_PYTHON", sys.executable)]
@@ -135,10 +136,8 @@ class Server:
 
     def kill_all(self) -> None:
         for pid in self.processes():
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if self._process is not None:
             self._process.wait()
 
@@ -178,7 +177,9 @@ class Server:
     def output(self) -> str:
         return (self.folder / "out").read_text(errors="replace")
 
-    def wait_log(self, pattern: str | re.Pattern[str], timeout: float = DEADLINE, count: int = 1) -> list[re.Match[str]]:
+    def wait_log(
+        self, pattern: str | re.Pattern[str], timeout: float = DEADLINE, count: int = 1
+    ) -> list[re.Match[str]]:
         """Waits until the log has `count` matches; returns all there are."""
         compiled = re.compile(pattern)
 
