@@ -9,4 +9,8 @@ def __getattr__(name: str) -> object:
         from licorne import loop
 
         return getattr(loop, name)
+    if name == "ClientDisconnected":
+        from licorne._core import ClientDisconnected
+
+        return ClientDisconnected
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

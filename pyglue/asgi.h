@@ -1,0 +1,114 @@
+/* asgi: what the files of the ASGI side share. One `struct asgi` lives in each worker (asgi_runtime.c); each request has
+ * one `struct asgi_http`, a Python object that the application gets twice, as `receive` and as `send`.
+ *
+ *     asgi_runtime   the asyncio loop, the root task, start and end
+ *     asgi_lifespan  the lifespan scope
+ *     scope          the scope dict of a request
+ *     asgi_http      a request's life: task, outcome, what the server reports
+ *     asgi_receive   its receive()          asgi_send   its send()
+ *     asgi_awaitable what both return
+ *
+ * All with the GIL held, on the loop's thread. */
+#pragma once
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdbool.h>
+
+#include "pyglue/runtime.h"
+#include "pyglue/scope.h"
+#include "server/app.h"
+#include "server/base/list.h"
+
+struct request;
+struct settings;
+
+struct asgi {
+    struct runtime runtime; /* first: serve.c knows only this */
+    struct app app;         /* the seam's half: see asgi_http.c */
+    const struct settings *settings;
+    PyObject *application; /* always `async def (scope, receive, send)`: licorne/_asgi.py adapts the others */
+    PyObject *helpers;     /* the module licorne._asgi */
+    PyObject *loop;        /* licorne.loop.Loop */
+    PyObject *task_name;   /* of every request's task */
+    PyObject *stopped;     /* asyncio.Event: run() returns once it is set */
+    PyObject *lifespan;    /* struct asgi_lifespan; NULL: none, or not supported */
+    PyObject *context;     /* contextvars as the lifespan left them at startup.complete; NULL */
+    PyObject *raised;      /* SystemExit or KeyboardInterrupt of a request's first step: the loop raises it as well */
+    struct scope_maker scopes;
+    struct list suspended; /* asgi_http whose tasks wait for something */
+    bool stopping;
+};
+
+static inline struct asgi *asgi_of(struct runtime *runtime)
+{
+    return (struct asgi *)runtime;
+}
+
+/* licorne.ClientDisconnected, an OSError: what send() raises when nobody listens any more. */
+extern PyObject *asgi_client_disconnected;
+
+/* --- asgi_http.c ------------------------------------------------------------------------------------------------- */
+
+struct asgi_http {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    struct asgi *asgi;       /* NULL: the runtime is gone */
+    struct request *request; /* counted; NULL: the response is complete, or the application has returned */
+    PyObject *task;          /* once it has suspended, until it is done */
+    PyObject *chunk;         /* bytes that came while receive() waited: they skip the request's buffer */
+    struct list node;        /* in asgi->suspended, with a reference */
+    struct list receivers;   /* awaitables that wait for a message */
+    struct list senders;     /* awaitables that wait for room */
+    bool started;            /* http.response.start was accepted */
+    bool body_asked;         /* request_want_body() was called */
+    bool body_told;          /* the last http.request was delivered */
+    bool disconnected;       /* the client has left, or closed its sending side */
+    bool full;               /* on_writable is owed */
+};
+
+extern const struct app_ops asgi_http_ops;
+int asgi_http_add(PyObject *module);
+/* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
+PyObject *asgi_task_exception(PyObject *task);
+/* Nothing more goes out or comes in for it: lets the request go. */
+void asgi_http_release(struct asgi_http *http);
+
+/* --- asgi_receive.c, asgi_send.c: the two calls of the application ----------------------------------------------- */
+
+PyObject *asgi_receive(struct asgi_http *http);
+PyObject *asgi_send(struct asgi_http *http, PyObject *event);
+int asgi_receive_add(PyObject *module);
+/* Part of the seam: takes bytes past the request's buffer when a receive() waits for them. */
+size_t asgi_on_body(struct request *request, struct str data, bool end);
+/* Is the str `text` this name? (Most strings of an application are not interned.) */
+bool asgi_is(PyObject *text, PyObject *name);
+/* The type of an event; borrowed. NULL with an exception: not a dict, no type, not a str. */
+PyObject *asgi_event_type(PyObject *event);
+
+/* --- asgi_awaitable.c -------------------------------------------------------------------------------------------- */
+
+/* An awaitable that is ready with None: new reference. Cannot fail. */
+PyObject *asgi_awaitable_none(void);
+/* An awaitable that asks poll(owner), at its first step and whenever it is woken, until there is a result. `poll`
+ * returns a new reference (a dict or None); NULL with an exception; or NULL without one: not yet. While it waits, it
+ * is in `waiters`. */
+PyObject *asgi_awaitable_new(PyObject *owner, PyObject *(*poll)(PyObject *owner), struct list *waiters, PyObject *loop);
+/* All that wait there ask again, each in its own task's next step. */
+void asgi_awaitable_wake(struct list *waiters);
+int asgi_awaitable_add(PyObject *module);
+
+/* --- asgi_lifespan.c --------------------------------------------------------------------------------------------- */
+
+/* 0: started, or the application has none (then asgi->lifespan is NULL). -1: failed, logged. */
+int asgi_lifespan_startup(struct asgi *asgi);
+/* Bounded by `timeout_ms`. */
+void asgi_lifespan_shutdown(struct asgi *asgi, int64_t timeout_ms);
+int asgi_lifespan_add(PyObject *module);
+
+/* --- asgi_runtime.c ---------------------------------------------------------------------------------------------- */
+
+/* Turns the loop until this coroutine (stolen, may be NULL) or future has a result; new reference, NULL with an
+ * exception. */
+PyObject *asgi_run_until(struct asgi *asgi, PyObject *awaitable);
