@@ -224,7 +224,8 @@ static void test_words(void)
 static bool environment(char **variables)
 {
     settings_init(&settings);
-    bool good = cli_environment(&settings, variables, &errors) & settings_validate(&settings, &errors);
+    bool good = cli_environment(&settings, variables, &errors);
+    good = settings_validate(&settings, &errors) && good;
     keep_messages();
     return good;
 }
