@@ -47,7 +47,7 @@ static bool parse_unix(const char *path, struct address *address, const char **r
         return refuse(reason, "the path of the socket is missing: unix:/run/app.sock");
     if (strlen(path) >= sizeof(address->path))
         return refuse(reason, "the path of a unix socket has at most 107 bytes");
-    strcpy(address->path, path);
+    memcpy(address->path, path, strlen(path) + 1);
     return true;
 }
 
@@ -97,7 +97,8 @@ static bool parse_bracketed(const char *text, struct address *address, const cha
         return refuse(reason, "an IPv6 address is needed between the brackets: [::1]:8000");
     if (!*rest)
         return true;
-    return *rest == ':' ? parse_port(rest + 1, address, reason) : refuse(reason, "after the bracket only :PORT may follow: [::1]:8000");
+    return *rest == ':' ? parse_port(rest + 1, address, reason)
+                        : refuse(reason, "after the bracket only :PORT may follow: [::1]:8000");
 }
 
 static bool parse_host(const char *text, struct address *address, const char **reason)
@@ -108,7 +109,8 @@ static bool parse_host(const char *text, struct address *address, const char **r
     if (colon)
         return copy_host(text, (size_t)(colon - text), address, reason) && parse_port(colon + 1, address, reason);
     if (number_of(text, PORT_MAX) >= 0)
-        return refuse(reason, "a port alone does not say where: 127.0.0.1:PORT for this machine, :PORT for every interface");
+        return refuse(reason,
+                      "a port alone does not say where: 127.0.0.1:PORT for this machine, :PORT for every interface");
     return copy_host(text, strlen(text), address, reason);
 }
 

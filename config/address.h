@@ -14,7 +14,8 @@ struct address {
     int fd;         /* FD */
 };
 
-/* HOST, HOST:PORT, :PORT, [V6]:PORT, tcp://HOST:PORT, unix:PATH, unix://PATH, fd://N. False with a reason (static text). */
+/* HOST, HOST:PORT, :PORT, [V6]:PORT, tcp://HOST:PORT, unix:PATH, unix://PATH, fd://N. False with a reason (static
+ * text). */
 bool address_parse(const char *text, struct address *address, const char **reason);
 
 /* "http://127.0.0.1:8000", "unix:/run/app.sock": for messages, from a bound socket. Allocated with malloc. */

@@ -1,5 +1,5 @@
-/* cli: the command line, and the same from GUNICORN_CMD_ARGS and LICORNE_CMD_ARGS. What options there are is option.h's;
- * reading goes on after an error, so that all of them come out at once. */
+/* cli: the command line, and the same from GUNICORN_CMD_ARGS and LICORNE_CMD_ARGS. What options there are is
+ * option.h's; reading goes on after an error, so that all of them come out at once. */
 #include "config/cli.h"
 
 #include <ctype.h>
@@ -21,7 +21,8 @@ struct parser {
     bool has_app, is_malformed, has_bad_value, wants_help, wants_version;
 };
 
-static void parser_init(struct parser *parser, struct settings *settings, enum settings_source source, struct buf *errors)
+static void parser_init(struct parser *parser, struct settings *settings, enum settings_source source,
+                        struct buf *errors)
 {
     *parser = (struct parser){ .settings = settings, .source = source, .errors = errors };
     option_list_init(&parser->list);
@@ -106,11 +107,21 @@ static void apply_foreign(struct parser *parser, const struct option *option, co
 static void apply(struct parser *parser, const struct option *option, const char *value)
 {
     switch (option->role) {
-    case OPTION_FLAG: apply_flag(parser, option, value); break;
-    case OPTION_VALUE: apply_value(parser, option, value); break;
-    case OPTION_HELP: parser->wants_help = true; break;
-    case OPTION_VERSION: parser->wants_version = true; break;
-    case OPTION_FOREIGN: apply_foreign(parser, option, value); break;
+    case OPTION_FLAG:
+        apply_flag(parser, option, value);
+        break;
+    case OPTION_VALUE:
+        apply_value(parser, option, value);
+        break;
+    case OPTION_HELP:
+        parser->wants_help = true;
+        break;
+    case OPTION_VERSION:
+        parser->wants_version = true;
+        break;
+    case OPTION_FOREIGN:
+        apply_foreign(parser, option, value);
+        break;
     }
 }
 
@@ -184,7 +195,8 @@ static void parse_positional(struct parser *parser, const char *word)
         return;
     }
     complain(parser, word);
-    buf_printf(parser->errors, "unexpected: the application is already %s\n", parser->settings->app ? parser->settings->app : "given");
+    buf_printf(parser->errors, "unexpected: the application is already %s\n",
+               parser->settings->app ? parser->settings->app : "given");
 }
 
 static void parse_words(struct parser *parser)
@@ -257,8 +269,8 @@ static bool read_command_args(struct settings *settings, const char *name, char 
     return !parser.is_malformed && !parser.has_bad_value;
 }
 
-static bool set_items(struct settings *settings, const struct setting_row *row, const char *text, enum settings_source source,
-                      const char *where, struct buf *errors)
+static bool set_items(struct settings *settings, const struct setting_row *row, const char *text,
+                      enum settings_source source, const char *where, struct buf *errors)
 {
     struct str item;
     bool good = true;
@@ -274,8 +286,8 @@ static bool set_from(struct settings *settings, const struct setting_row *row, s
                      enum settings_source source, struct buf *errors)
 {
     char *where = mem_printf("$%.*s", (int)name.len, name.p);
-    bool good = row->kind == SETTING_LIST ? set_items(settings, row, text, source, where, errors) :
-                                            settings_set(settings, row->name, text, source, where, errors);
+    bool good = row->kind == SETTING_LIST ? set_items(settings, row, text, source, where, errors)
+                                          : settings_set(settings, row->name, text, source, where, errors);
     free(where);
     return good;
 }

@@ -28,13 +28,24 @@ static void append_wrapped(struct buf *out, const char *text, int column, int wi
 static void append_placeholder(const struct setting_row *row, struct buf *out)
 {
     switch (row->kind) {
-    case SETTING_BOOL: break;
-    case SETTING_INT: buf_append_str(out, STR(" N")); break;
-    case SETTING_BYTES: buf_append_str(out, STR(" BYTES")); break;
-    case SETTING_SECONDS: buf_append_str(out, STR(" SECONDS")); break;
-    case SETTING_CHOICE: buf_printf(out, " %s", row->choices); break;
+    case SETTING_BOOL:
+        break;
+    case SETTING_INT:
+        buf_append_str(out, STR(" N"));
+        break;
+    case SETTING_BYTES:
+        buf_append_str(out, STR(" BYTES"));
+        break;
+    case SETTING_SECONDS:
+        buf_append_str(out, STR(" SECONDS"));
+        break;
+    case SETTING_CHOICE:
+        buf_printf(out, " %s", row->choices);
+        break;
     case SETTING_STRING:
-    case SETTING_LIST: buf_append_str(out, STR(" TEXT")); break;
+    case SETTING_LIST:
+        buf_append_str(out, STR(" TEXT"));
+        break;
     }
 }
 
@@ -93,8 +104,9 @@ static void append_closing(struct buf *out, int width)
     append_entry(out, STR("--access-log"), "Access log on standard output; --no-access-log: none.", width);
     append_entry(out, STR("-h, --help"), "Show this.", width);
     append_entry(out, STR("-v, --version"), "Show the version.", width);
-    buf_append_str(out, STR("\nEvery setting can stand in the configuration file under its name, in a variable LICORNE_<NAME>,\n"
-                            "and its option in LICORNE_CMD_ARGS. Stronger wins: file, environment, command line.\n"));
+    buf_append_str(
+        out, STR("\nEvery setting can stand in the configuration file under its name, in a variable LICORNE_<NAME>,\n"
+                 "and its option in LICORNE_CMD_ARGS. Stronger wins: file, environment, command line.\n"));
 }
 
 void cli_help(struct buf *out, int width)

@@ -67,7 +67,8 @@ static void add_opposite(struct option_list *list, struct str name, const struct
     if (!starts_with(name, "--") || name.len + 3 >= sizeof(opposite))
         return;
     int skip = negative ? 5 : 2;
-    int len = snprintf(opposite, sizeof(opposite), "--%s%.*s", negative ? "" : "no-", (int)name.len - skip, name.p + skip);
+    int len =
+        snprintf(opposite, sizeof(opposite), "--%s%.*s", negative ? "" : "no-", (int)name.len - skip, name.p + skip);
     struct str text = { opposite, (size_t)len };
     if (!option_find(list, text))
         add_setting(list, text, row, negative ? "True" : "False");

@@ -1,5 +1,5 @@
-/* option: every spelling that the command line knows, as one list: those of the rows of settings.def, their negatives, a few
- * short cuts (--no-access-log), --help and --version, and what others have and we do not (foreign.def). */
+/* option: every spelling that the command line knows, as one list: those of the rows of settings.def, their negatives,
+ * a few short cuts (--no-access-log), --help and --version, and what others have and we do not (foreign.def). */
 #pragma once
 
 #include <stdbool.h>
@@ -9,8 +9,8 @@
 #include "server/base/str.h"
 
 enum option_role {
-    OPTION_VALUE,   /* sets `row` to its argument */
-    OPTION_FLAG,    /* sets `row` to `fixed`, which may be NULL for None */
+    OPTION_VALUE, /* sets `row` to its argument */
+    OPTION_FLAG,  /* sets `row` to `fixed`, which may be NULL for None */
     OPTION_HELP,
     OPTION_VERSION,
     OPTION_FOREIGN, /* takes a value if `takes_value`; `fixed` says what to do instead */

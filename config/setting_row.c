@@ -6,18 +6,18 @@
 #include "config/nearest.h"
 #include "config/settings.h"
 
-#define BOOL(name, fallback, ...) \
+#define BOOL(name, fallback, ...)                                                                                      \
     { #name, SETTING_BOOL, offsetof(struct settings, name), NULL, fallback, 0, 1, NULL, __VA_ARGS__ },
-#define NUMBER(name, member, kind, fallback, min, max, ...) \
+#define NUMBER(name, member, kind, fallback, min, max, ...)                                                            \
     { #name, kind, offsetof(struct settings, member), NULL, fallback, min, max, NULL, __VA_ARGS__ },
 #define INT(name, ...) NUMBER(name, name, SETTING_INT, __VA_ARGS__)
 #define BYTES(name, ...) NUMBER(name, name, SETTING_BYTES, __VA_ARGS__)
 #define SECONDS(name, ...) NUMBER(name, name##_ms, SETTING_SECONDS, __VA_ARGS__)
-#define STRING(name, fallback, ...) \
+#define STRING(name, fallback, ...)                                                                                    \
     { #name, SETTING_STRING, offsetof(struct settings, name), fallback, 0, 0, 0, NULL, __VA_ARGS__ },
-#define LIST(name, fallback, ...) \
+#define LIST(name, fallback, ...)                                                                                      \
     { #name, SETTING_LIST, offsetof(struct settings, name), fallback, 0, 0, 0, NULL, __VA_ARGS__ },
-#define CHOICE(name, fallback, choices, ...) \
+#define CHOICE(name, fallback, choices, ...)                                                                           \
     { #name, SETTING_CHOICE, offsetof(struct settings, name), NULL, fallback, 0, 0, choices, __VA_ARGS__ },
 const struct setting_row setting_rows[] = {
 #include "config/settings.def"
@@ -58,10 +58,10 @@ const struct setting_row *setting_row_find(const char *name)
 
 bool setting_row_word(const char **list, char separator, struct str *word)
 {
-    while (**list == separator)
-        ++*list;
+    const char separators[] = { separator, 0 };
+    *list += strspn(*list, separators);
     word->p = *list;
-    word->len = strcspn(*list, (char[]){ separator, 0 });
+    word->len = strcspn(*list, separators);
     *list += word->len;
     return word->len > 0;
 }

@@ -21,10 +21,10 @@ enum setting_kind {
 struct setting_row {
     const char *name;
     enum setting_kind kind;
-    size_t offset;             /* of the member in struct settings */
-    const char *fallback_text; /* STRING (may be NULL), LIST (comma separated) */
-    int64_t fallback, min, max;/* the other kinds */
-    const char *choices;       /* CHOICE: separated by '|' */
+    size_t offset;              /* of the member in struct settings */
+    const char *fallback_text;  /* STRING (may be NULL), LIST (comma separated) */
+    int64_t fallback, min, max; /* the other kinds */
+    const char *choices;        /* CHOICE: separated by '|' */
     const char *spellings, *variables, *group, *since, *text;
 };
 

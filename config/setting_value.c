@@ -1,5 +1,5 @@
-/* setting_value: how the values of the settings are written: text into a number and back, by the row's kind, and what is
- * allowed in words. Part of setting_row.h. */
+/* setting_value: how the values of the settings are written: text into a number and back, by the row's kind, and what
+ * is allowed in words. Part of setting_row.h. */
 #include <ctype.h>
 #include <string.h>
 
@@ -41,7 +41,9 @@ static bool parse_bool(struct str s, int64_t *number)
 
 static int digit_value(char c, int base)
 {
-    int value = isdigit((unsigned char)c) ? c - '0' : isalpha((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10 : 99;
+    int value = isdigit((unsigned char)c)   ? c - '0'
+                : isalpha((unsigned char)c) ? tolower((unsigned char)c) - 'a' + 10
+                                            : 99;
     return value < base ? value : -1;
 }
 
@@ -87,7 +89,7 @@ static int unit_shift(struct str unit)
     if (unit.len == 0 || str_ieq(unit, STR("b")))
         return 0;
     struct str rest = { unit.p + 1, unit.len - 1 };
-    const char *letter = memchr(letters, tolower((unsigned char)unit.p[0]), 4);
+    const char *letter = strchr(letters, tolower((unsigned char)unit.p[0]));
     if (!letter || !(rest.len == 0 || str_ieq(rest, STR("b")) || str_ieq(rest, STR("ib"))))
         return -1;
     return 10 * (int)(letter - letters + 1);
@@ -114,7 +116,8 @@ static int64_t unit_ms(struct str unit)
     return str_eq(unit, STR("h")) ? 3600 * 1000 : 0;
 }
 
-/* ".5" in millionths; digits after the sixth only round up: what is more than nothing stays so, since 0 has a meaning. */
+/* ".5" in millionths; digits after the sixth only round up: what is more than nothing stays so, since 0 has a meaning.
+ */
 static bool take_fraction(struct str *s, int64_t *millionths)
 {
     size_t n = 1;
@@ -134,7 +137,8 @@ static bool take_fraction(struct str *s, int64_t *millionths)
 static bool parse_seconds(struct str s, int64_t *number)
 {
     int64_t whole = 0, millionths = 0;
-    bool digits = s.len > 0 && (isdigit((unsigned char)s.p[0]) || (s.p[0] == '.' && s.len > 1 && isdigit((unsigned char)s.p[1])));
+    bool digits =
+        s.len > 0 && (isdigit((unsigned char)s.p[0]) || (s.p[0] == '.' && s.len > 1 && isdigit((unsigned char)s.p[1])));
     if (!digits || (s.p[0] != '.' && !take_digits(&s, 10, &whole)) || !take_fraction(&s, &millionths))
         return false;
     int64_t unit = unit_ms(s);
@@ -156,13 +160,19 @@ bool setting_row_parse(const struct setting_row *row, const char *text, int64_t 
 {
     struct str s = trim(text);
     switch (row->kind) {
-    case SETTING_BOOL: return parse_bool(s, number);
-    case SETTING_CHOICE: return parse_choice(row, s, number);
-    case SETTING_INT: return parse_int(s, number) && *number >= row->min && *number <= row->max;
-    case SETTING_BYTES: return parse_bytes(s, number) && *number >= row->min && *number <= row->max;
-    case SETTING_SECONDS: return parse_seconds(s, number) && *number >= row->min && *number <= row->max;
+    case SETTING_BOOL:
+        return parse_bool(s, number);
+    case SETTING_CHOICE:
+        return parse_choice(row, s, number);
+    case SETTING_INT:
+        return parse_int(s, number) && *number >= row->min && *number <= row->max;
+    case SETTING_BYTES:
+        return parse_bytes(s, number) && *number >= row->min && *number <= row->max;
+    case SETTING_SECONDS:
+        return parse_seconds(s, number) && *number >= row->min && *number <= row->max;
     case SETTING_STRING:
-    case SETTING_LIST: break;
+    case SETTING_LIST:
+        break;
     }
     return false;
 }
@@ -191,10 +201,17 @@ static void format_choice(const struct setting_row *row, int64_t number, struct 
 void setting_row_format(const struct setting_row *row, int64_t number, struct buf *text)
 {
     switch (row->kind) {
-    case SETTING_BOOL: buf_printf(text, "%s", number ? "True" : "False"); break;
-    case SETTING_CHOICE: format_choice(row, number, text); break;
-    case SETTING_SECONDS: format_seconds(number, text); break;
-    default: buf_printf(text, "%lld", (long long)number);
+    case SETTING_BOOL:
+        buf_printf(text, "%s", number ? "True" : "False");
+        break;
+    case SETTING_CHOICE:
+        format_choice(row, number, text);
+        break;
+    case SETTING_SECONDS:
+        format_seconds(number, text);
+        break;
+    default:
+        buf_printf(text, "%lld", (long long)number);
     }
 }
 
@@ -222,8 +239,12 @@ static void append_choices(const struct setting_row *row, struct buf *text)
 void setting_row_allowed(const struct setting_row *row, struct buf *text)
 {
     switch (row->kind) {
-    case SETTING_BOOL: buf_append_str(text, STR("True or False")); break;
-    case SETTING_CHOICE: append_choices(row, text); break;
+    case SETTING_BOOL:
+        buf_append_str(text, STR("True or False"));
+        break;
+    case SETTING_CHOICE:
+        append_choices(row, text);
+        break;
     case SETTING_INT:
         buf_append_str(text, STR("a whole number "));
         append_range(row, text);
@@ -237,7 +258,9 @@ void setting_row_allowed(const struct setting_row *row, struct buf *text)
         append_range(row, text);
         break;
     case SETTING_STRING:
-    case SETTING_LIST: buf_append_str(text, STR("text")); break;
+    case SETTING_LIST:
+        buf_append_str(text, STR("text"));
+        break;
     }
 }
 

@@ -24,18 +24,26 @@ static void *member(const struct settings *settings, const struct setting_row *r
 static int64_t number_get(const struct settings *settings, const struct setting_row *row)
 {
     switch (row->kind) {
-    case SETTING_BOOL: return *(bool *)member(settings, row);
-    case SETTING_CHOICE: return *(int *)member(settings, row);
-    default: return *(int64_t *)member(settings, row);
+    case SETTING_BOOL:
+        return *(bool *)member(settings, row);
+    case SETTING_CHOICE:
+        return *(int *)member(settings, row);
+    default:
+        return *(int64_t *)member(settings, row);
     }
 }
 
 static void number_put(struct settings *settings, const struct setting_row *row, int64_t number)
 {
     switch (row->kind) {
-    case SETTING_BOOL: *(bool *)member(settings, row) = number != 0; break;
-    case SETTING_CHOICE: *(int *)member(settings, row) = (int)number; break;
-    default: *(int64_t *)member(settings, row) = number;
+    case SETTING_BOOL:
+        *(bool *)member(settings, row) = number != 0;
+        break;
+    case SETTING_CHOICE:
+        *(int *)member(settings, row) = (int)number;
+        break;
+    default:
+        *(int64_t *)member(settings, row) = number;
     }
 }
 
@@ -76,13 +84,19 @@ static void list_reset(struct settings *settings, const struct setting_row *row)
 static void row_reset(struct settings *settings, const struct setting_row *row)
 {
     switch (row->kind) {
-    case SETTING_STRING: string_put(settings, row, row->fallback_text); break;
-    case SETTING_LIST: list_reset(settings, row); break;
-    default: number_put(settings, row, row->fallback);
+    case SETTING_STRING:
+        string_put(settings, row, row->fallback_text);
+        break;
+    case SETTING_LIST:
+        list_reset(settings, row);
+        break;
+    default:
+        number_put(settings, row, row->fallback);
     }
 }
 
-static void row_credit(struct settings *settings, const struct setting_row *row, enum settings_source source, const char *origin)
+static void row_credit(struct settings *settings, const struct setting_row *row, enum settings_source source,
+                       const char *origin)
 {
     char **place = &settings->origins[row_index(row)], *old = *place;
     *place = origin ? mem_strdup(origin) : NULL;
@@ -178,7 +192,8 @@ static void list_put(struct settings *settings, const struct setting_row *row, c
         list_add(list, mem_strdup(item));
 }
 
-static void row_put(struct settings *settings, const struct setting_row *row, const char *value, int64_t number, bool append)
+static void row_put(struct settings *settings, const struct setting_row *row, const char *value, int64_t number,
+                    bool append)
 {
     if (row->kind == SETTING_LIST)
         list_put(settings, row, value, append);
@@ -306,8 +321,9 @@ static bool ways_agree(const struct settings *settings, const struct way ways[WA
     for (int i = strongest + 1; strength > SOURCE_CONFIG_FILE && i < WAYS; i++) {
         if (ways[i].strength != strength)
             continue;
-        buf_printf(errors, "%s (from %s) and %s (from %s) both say where to listen: leave one out\n", ways[strongest].row->name,
-                   row_origin(settings, ways[strongest].row), ways[i].row->name, row_origin(settings, ways[i].row));
+        buf_printf(errors, "%s (from %s) and %s (from %s) both say where to listen: leave one out\n",
+                   ways[strongest].row->name, row_origin(settings, ways[strongest].row), ways[i].row->name,
+                   row_origin(settings, ways[i].row));
         return false;
     }
     return true;
@@ -318,10 +334,13 @@ static char *way_text(const struct settings *settings, int way)
     const char *host = settings->host ? settings->host : "127.0.0.1";
     bool v6 = strchr(host, ':') && host[0] != '[';
     switch (way) {
-    case WAY_UDS: return mem_printf("unix:%s", settings->uds ? settings->uds : "");
-    case WAY_FD: return mem_printf("fd://%lld", (long long)settings->fd);
+    case WAY_UDS:
+        return mem_printf("unix:%s", settings->uds ? settings->uds : "");
+    case WAY_FD:
+        return mem_printf("fd://%lld", (long long)settings->fd);
     default:
-        return mem_printf("%s%s%s:%lld", v6 ? "[" : "", host, v6 ? "]" : "", (long long)(settings->port < 0 ? 8000 : settings->port));
+        return mem_printf("%s%s%s:%lld", v6 ? "[" : "", host, v6 ? "]" : "",
+                          (long long)(settings->port < 0 ? 8000 : settings->port));
     }
 }
 

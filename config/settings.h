@@ -51,18 +51,19 @@ struct settings {
 void settings_init(struct settings *settings);
 void settings_done(struct settings *settings);
 
-/* Sets one from text, unless its present value came from a stronger source. `value`: a LIST takes one item a call; NULL is
- * Python's None: no text, no items, otherwise the default. `where`: for messages, e.g. "--workers", "$PORT", "gunicorn.conf.py:3".
- * Returns false with a complete message appended to `errors` (one line, newline included): unknown name (with the nearest
- * one), or bad value (with what is allowed); a value that a stronger source overrides is checked too. A LIST from a stronger
- * source replaces, from the same one appends.
- * `name` may also be gunicorn's (wsgi_app) and, but for the config file, a long option with underscores (log_level). */
+/* Sets one from text, unless its present value came from a stronger source. `value`: a LIST takes one item a call; NULL
+ * is Python's None: no text, no items, otherwise the default. `where`: for messages, e.g. "--workers", "$PORT",
+ * "gunicorn.conf.py:3". Returns false with a complete message appended to `errors` (one line, newline included):
+ * unknown name (with the nearest one), or bad value (with what is allowed); a value that a stronger source overrides is
+ * checked too. A LIST from a stronger source replaces, from the same one appends. `name` may also be gunicorn's
+ * (wsgi_app) and, but for the config file, a long option with underscores (log_level). */
 bool settings_set(struct settings *settings, const char *name, const char *value, enum settings_source source,
                   const char *where, struct buf *errors);
-bool settings_known(const char *name);      /* in a config file */
+bool settings_known(const char *name);          /* in a config file */
 const char *settings_nearest(const char *name); /* NULL: none is near */
 
-/* Rules between settings, and what follows from them: host, port, uds and fd turn into bind. False with messages in `errors`. */
+/* Rules between settings, and what follows from them: host, port, uds and fd turn into bind. False with messages in
+ * `errors`. */
 bool settings_validate(struct settings *settings, struct buf *errors);
 
 /* There is an application to serve; false with a message that says how to name one. */
@@ -77,8 +78,8 @@ const char *settings_origin(const struct settings *settings, const char *name);
 /* For --print-config: a line a setting, "name = value  # origin"; pasted into a config file it sets the same. */
 void settings_print(const struct settings *settings, struct buf *text);
 
-/* All settings that a source of at least `least` has set, a line each (a LIST: a line an item), fields separated by tabs and
- * escaped: name, source's number, origin, value. What the platform proposed ($PORT: a default with an origin) goes with the config
- * file's. Reading it back replaces lists, so reading twice changes nothing. */
+/* All settings that a source of at least `least` has set, a line each (a LIST: a line an item), fields separated by
+ * tabs and escaped: name, source's number, origin, value. What the platform proposed ($PORT: a default with an origin)
+ * goes with the config file's. Reading it back replaces lists, so reading twice changes nothing. */
 void settings_to_text(const struct settings *settings, enum settings_source least, struct buf *text);
 bool settings_from_text(struct settings *settings, struct str text, struct buf *errors);

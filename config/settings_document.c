@@ -12,11 +12,14 @@ static const char head[] =
     "A setting can come from four places; the stronger wins:\n\n"
     "| | |\n|--|--|\n"
     "| command line | `licorne main:app --workers 4` |\n"
-    "| environment | `LICORNE_WORKERS=4`, or options in `LICORNE_CMD_ARGS=\"--workers 4\"` (`GUNICORN_CMD_ARGS` too) |\n"
+    "| environment | `LICORNE_WORKERS=4`, or options in `LICORNE_CMD_ARGS=\"--workers 4\"` (`GUNICORN_CMD_ARGS` too) "
+    "|\n"
     "| config file | `workers = 4` in `licorne.conf.py`, else `gunicorn.conf.py`, or the file that `--config` names |\n"
     "| default | as below; where a platform sets `PORT`, bind is `0.0.0.0:$PORT` |\n\n"
-    "Long options may be shortened as long as they stay unambiguous, and a switch `--x` has its opposite `--no-x`. In variables, lists "
-    "are separated by commas, and an empty variable counts as not set. Times are in seconds (`30`, `0.5`, `500ms`, `5m`, `1h`), sizes in "
+    "Long options may be shortened as long as they stay unambiguous, and a switch `--x` has its opposite `--no-x`. In "
+    "variables, lists "
+    "are separated by commas, and an empty variable counts as not set. Times are in seconds (`30`, `0.5`, `500ms`, "
+    "`5m`, `1h`), sizes in "
     "bytes (`65536`, `64k`, `1M`). `--access-log` is short for `--access-logfile -`, `--no-access-log` for none.\n";
 
 static void append_code_words(struct buf *out, const char *words)
@@ -37,7 +40,8 @@ static void append_variables(struct buf *out, const struct setting_row *row)
     buf_append_str(out, STR("`"));
     while (setting_row_word(&variables, ' ', &word)) {
         bool proposed = word.p[word.len - 1] == '?';
-        buf_printf(out, ", `%.*s`%s", (int)(word.len - proposed), word.p, proposed ? " (weaker than the config file)" : "");
+        buf_printf(out, ", `%.*s`%s", (int)(word.len - proposed), word.p,
+                   proposed ? " (weaker than the config file)" : "");
     }
 }
 

@@ -14,10 +14,17 @@ static void append_escaped(struct buf *text, const char *value)
 {
     for (; *value; value++)
         switch (*value) {
-        case '\\': buf_append_str(text, STR("\\\\")); break;
-        case '\n': buf_append_str(text, STR("\\n")); break;
-        case '\t': buf_append_str(text, STR("\\t")); break;
-        default: buf_append(text, value, 1);
+        case '\\':
+            buf_append_str(text, STR("\\\\"));
+            break;
+        case '\n':
+            buf_append_str(text, STR("\\n"));
+            break;
+        case '\t':
+            buf_append_str(text, STR("\\t"));
+            break;
+        default:
+            buf_append(text, value, 1);
         }
 }
 
@@ -104,7 +111,8 @@ static bool split(char *line, char *fields[FIELDS])
     return false;
 }
 
-/* The first line about a list replaces what is there, the others append: the list loses its origin, and so its items. */
+/* The first line about a list replaces what is there, the others append: the list loses its origin, and so its items.
+ */
 static void forget_list(struct settings *settings, const char *name, enum settings_source source, bool *seen)
 {
     const struct setting_row *row = setting_row_find(name);
@@ -123,7 +131,8 @@ static bool set_line(struct settings *settings, char *line, bool *seen, struct b
 {
     char *fields[FIELDS];
     if (!split(line, fields) || fields[1][0] < '0' || fields[1][0] > '0' + SOURCE_COMMAND_LINE || fields[1][1]) {
-        buf_append_str(errors, STR("a line of settings from another process is malformed: are two versions of licorne mixed?\n"));
+        buf_append_str(
+            errors, STR("a line of settings from another process is malformed: are two versions of licorne mixed?\n"));
         return false;
     }
     enum settings_source source = (enum settings_source)(fields[1][0] - '0');
@@ -177,7 +186,8 @@ static void append_python_list(struct buf *text, const struct str_list *list)
 /* A number below its limits means "not set". */
 static bool is_unset(const struct settings *settings, const struct setting_row *row)
 {
-    return is_none(settings, row) || (row->kind == SETTING_INT && *(const int64_t *)((const char *)settings + row->offset) < row->min);
+    return is_none(settings, row) ||
+           (row->kind == SETTING_INT && *(const int64_t *)((const char *)settings + row->offset) < row->min);
 }
 
 static void append_python(const struct settings *settings, const struct setting_row *row, struct buf *text)

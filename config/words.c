@@ -38,7 +38,8 @@ static const char *take_word(const char *in, char **out)
             in = take_quoted(in + 1, *in, out);
             continue;
         }
-        if (*in == '\\' && !*++in)
+        in += *in == '\\';
+        if (!*in)
             return NULL;
         *(*out)++ = *in++;
     }

@@ -1,5 +1,5 @@
-/* settings_md: writes docs/settings.md, or with --check says whether it is what the table says. For the build: target `docs`,
- * test `settings_md`. */
+/* settings_md: writes docs/settings.md, or with --check says whether it is what the table says. For the build: target
+ * `docs`, test `settings_md`. */
 #include <stdio.h>
 #include <string.h>
 
@@ -18,11 +18,11 @@ static int write_file(const char *path, struct str text)
 static void read_file(const char *path, struct buf *text)
 {
     FILE *file = fopen(path, "r");
-    size_t n;
-    while (file && (n = fread(buf_reserve(text, 4096), 1, 4096, file)) > 0)
-        buf_commit(text, n);
-    if (file)
-        fclose(file);
+    if (!file)
+        return;
+    while (!feof(file) && !ferror(file))
+        buf_commit(text, fread(buf_reserve(text, 4096), 1, 4096, file));
+    fclose(file);
 }
 
 static int check_file(const char *path, struct str expected)

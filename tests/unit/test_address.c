@@ -13,7 +13,8 @@ static const char *reason;
 
 static bool is_tcp(const char *text, const char *host, int port)
 {
-    return address_parse(text, &address, &reason) && address.kind == ADDRESS_TCP && strcmp(address.host, host) == 0 && address.port == port;
+    return address_parse(text, &address, &reason) && address.kind == ADDRESS_TCP && strcmp(address.host, host) == 0 &&
+           address.port == port;
 }
 
 static bool is_unix(const char *text, const char *path)
@@ -52,11 +53,38 @@ static void test_fd(void)
 
 static void test_refused(void)
 {
-    static const char *const cases[] = { "",        ":",        "host:",     "host:x",  ":65536",   ":-1",        ":99999999999999999999",
-                                         "a:1:2",   "::1",      "::1:8000",  "[::1",    "[]:1",     "[::1]8000",  "[::1]:",
-                                         "[host]:1","unix:",    "unix://",   "unix:@",  "fd://",    "fd://x",     "fd://-1",
-                                         "fd://99999999999",    "http://a",  "https://a:1", "a/b:1","a b:1",      "tcp://",
-                                         "8000",    "a@b:1",    ":80 ",      ":0x50",   "h\n:1" };
+    static const char *const cases[] = { "",
+                                         ":",
+                                         "host:",
+                                         "host:x",
+                                         ":65536",
+                                         ":-1",
+                                         ":99999999999999999999",
+                                         "a:1:2",
+                                         "::1",
+                                         "::1:8000",
+                                         "[::1",
+                                         "[]:1",
+                                         "[::1]8000",
+                                         "[::1]:",
+                                         "[host]:1",
+                                         "unix:",
+                                         "unix://",
+                                         "unix:@",
+                                         "fd://",
+                                         "fd://x",
+                                         "fd://-1",
+                                         "fd://99999999999",
+                                         "http://a",
+                                         "https://a:1",
+                                         "a/b:1",
+                                         "a b:1",
+                                         "tcp://",
+                                         "8000",
+                                         "a@b:1",
+                                         ":80 ",
+                                         ":0x50",
+                                         "h\n:1" };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         bool taken = address_parse(cases[i], &address, &reason);
         if (taken || !reason || !reason[0])

@@ -29,7 +29,7 @@ static enum cli_action parse(const char *line)
     char *argv[64] = { "licorne" };
     settings_init(&settings);
     if (!words_split(line, &words) || words.count > 62)
-        return (enum cli_action)-1;
+        return (enum cli_action) - 1;
     memcpy(argv + 1, words.items, words.count * sizeof(*argv));
     enum cli_action action = cli_parse(&settings, (int)words.count + 1, argv, &errors);
     words_done(&words);
@@ -128,7 +128,8 @@ static void test_every_row_from_its_options(void)
         if (option->role != OPTION_VALUE)
             continue;
         setting_row_default(option->row, &text);
-        snprintf(line, sizeof(line), "%s '%.*s'", option->name, (int)buf_len(&text), buf_len(&text) ? buf_str(&text).p : "3");
+        snprintf(line, sizeof(line), "%s '%.*s'", option->name, (int)buf_len(&text),
+                 buf_len(&text) ? buf_str(&text).p : "3");
         if (buf_len(&text) == 0)
             snprintf(line, sizeof(line), "%s 3", option->name);
         buf_done(&text);
@@ -150,7 +151,8 @@ static void test_usage_errors(void)
     CHECK(!strstr(said, "unexpected")); /* the value went with the option that was meant */
     CHECK(refused("--zzz", CLI_USAGE_ERROR, "--zzz: no such option\n"));
     CHECK(refused("-Z", CLI_USAGE_ERROR, "-Z: no such option"));
-    CHECK(refused("--limit-request 3", CLI_USAGE_ERROR, "--limit-request: ambiguous: --limit-request-line or --limit-request-fields?"));
+    CHECK(refused("--limit-request 3", CLI_USAGE_ERROR,
+                  "--limit-request: ambiguous: --limit-request-line or --limit-request-fields?"));
     CHECK(refused("--workers", CLI_USAGE_ERROR, "--workers: needs a value: a whole number from 1 to 1024 must follow"));
     CHECK(refused("--workers --preload", CLI_USAGE_ERROR, "--workers: needs a value"));
     CHECK(refused("--n 1", CLI_USAGE_ERROR, "ambiguous"));
@@ -181,7 +183,8 @@ static void test_options_of_others(void)
 {
     CHECK(refused("-k uvicorn.workers.UvicornWorker a:b", CLI_USAGE_ERROR, "-k: licorne has one kind of worker"));
     CHECK(!strstr(said, "unexpected"));
-    CHECK(refused("--reload a:b", CLI_USAGE_ERROR, "--reload: an option of gunicorn or uvicorn that licorne does not support yet"));
+    CHECK(refused("--reload a:b", CLI_USAGE_ERROR,
+                  "--reload: an option of gunicorn or uvicorn that licorne does not support yet"));
     CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
     CHECK(refused("-D a:b", CLI_USAGE_ERROR, "-D: "));
     CHECK(refused("--dirty-app x:Y", CLI_USAGE_ERROR, "--dirty-app: licorne has no dirty arbiters"));
@@ -234,7 +237,8 @@ static bool environment(char **variables)
 
 static void test_variables(void)
 {
-    CHECK(ENVIRONMENT("LICORNE_WORKERS=3", "WEB_CONCURRENCY=4", "UVICORN_LOG_LEVEL=debug", "LICORNE_TIMEOUT=", "OTHER=1"));
+    CHECK(ENVIRONMENT("LICORNE_WORKERS=3", "WEB_CONCURRENCY=4", "UVICORN_LOG_LEVEL=debug",
+                      "LICORNE_TIMEOUT=", "OTHER=1"));
     CHECK(has("workers", "3") && has("loglevel", "debug") && has("timeout", "30"));
     CHECK(strcmp(settings_origin(&settings, "workers"), "$LICORNE_WORKERS") == 0);
     end();
@@ -248,7 +252,8 @@ static void test_variables(void)
 
 static void test_command_args(void)
 {
-    CHECK(ENVIRONMENT("GUNICORN_CMD_ARGS=--workers=3 --threads 2 -b 'unix:/a b'", "LICORNE_CMD_ARGS=-w 5", "LICORNE_WORKERS=4"));
+    CHECK(ENVIRONMENT("GUNICORN_CMD_ARGS=--workers=3 --threads 2 -b 'unix:/a b'", "LICORNE_CMD_ARGS=-w 5",
+                      "LICORNE_WORKERS=4"));
     CHECK(has("workers", "5") && has("threads", "2") && has("bind", "unix:/a b"));
     CHECK(strcmp(settings_origin(&settings, "workers"), "-w in $LICORNE_CMD_ARGS") == 0);
     end();
@@ -312,16 +317,28 @@ static uint64_t next_random(void)
 
 static void random_word(const struct option_list *list, char *word, size_t size)
 {
-    static const char *const odd[] = { "", "-", "--", "---", "-=", "--=", "=", "-w=", "--workers=", "app:x", "-1", "'", "\\" };
+    static const char *const odd[] = { "",    "-",          "--",    "---", "-=", "--=", "=",
+                                       "-w=", "--workers=", "app:x", "-1",  "'",  "\\" };
     size_t n = (size_t)next_random();
     const char *option = list->options[n / 8 % list->count].name;
     switch (n % 6) {
-    case 0: snprintf(word, size, "%s", odd[n / 8 % (sizeof(odd) / sizeof(odd[0]))]); break;
-    case 1: snprintf(word, size, "%s", option); break;
-    case 2: snprintf(word, size, "%s=%x", option, (unsigned)(n >> 32)); break;
-    case 3: snprintf(word, size, "%.*s", (int)(n / 64 % 12), option); break;
-    case 4: snprintf(word, size, "-%c%c%c", (char)(n >> 8), (char)(n >> 16), (char)(n >> 24)); break;
-    default: snprintf(word, size, "%.8s%c%c", option, (char)(n >> 8), (char)(n >> 16));
+    case 0:
+        snprintf(word, size, "%s", odd[n / 8 % (sizeof(odd) / sizeof(odd[0]))]);
+        break;
+    case 1:
+        snprintf(word, size, "%s", option);
+        break;
+    case 2:
+        snprintf(word, size, "%s=%x", option, (unsigned)(n >> 32));
+        break;
+    case 3:
+        snprintf(word, size, "%.*s", (int)(n / 64 % 12), option);
+        break;
+    case 4:
+        snprintf(word, size, "-%c%c%c", (char)(n >> 8), (char)(n >> 16), (char)(n >> 24));
+        break;
+    default:
+        snprintf(word, size, "%.8s%c%c", option, (char)(n >> 8), (char)(n >> 16));
     }
 }
 
@@ -349,6 +366,7 @@ static void test_random_lines(void)
     option_list_done(&list);
 }
 
-CHECK_MAIN(TEST(test_forms), TEST(test_flags), TEST(test_lists), TEST(test_application), TEST(test_every_row_from_its_options),
-           TEST(test_usage_errors), TEST(test_bad_values), TEST(test_help_and_version_win), TEST(test_options_of_others), TEST(test_words),
-           TEST(test_variables), TEST(test_command_args), TEST(test_platform_variables), TEST(test_help), TEST(test_random_lines))
+CHECK_MAIN(TEST(test_forms), TEST(test_flags), TEST(test_lists), TEST(test_application),
+           TEST(test_every_row_from_its_options), TEST(test_usage_errors), TEST(test_bad_values),
+           TEST(test_help_and_version_win), TEST(test_options_of_others), TEST(test_words), TEST(test_variables),
+           TEST(test_command_args), TEST(test_platform_variables), TEST(test_help), TEST(test_random_lines))

@@ -68,8 +68,9 @@ static void test_rows_are_complete(void)
 {
     for (size_t i = 0; i < setting_row_count; i++) {
         const struct setting_row *row = &setting_rows[i];
-        bool complete = is_name(row->name) && row->text[0] && row->text[strlen(row->text) - 1] == '.' && row->group[0] &&
-                        row->since[0] && isdigit((unsigned char)row->since[0]) && row->spellings && row->variables;
+        bool complete = is_name(row->name) && row->text[0] && row->text[strlen(row->text) - 1] == '.' &&
+                        row->group[0] && row->since[0] && isdigit((unsigned char)row->since[0]) && row->spellings &&
+                        row->variables;
         if (!complete)
             fprintf(stderr, "row %s\n", row->name);
         CHECK(complete);
@@ -228,14 +229,35 @@ static void test_numbers_are_read(void)
 static void test_bad_values_are_refused(void)
 {
     static const char *const cases[][2] = {
-        { "workers", "" },         { "workers", "four" },      { "workers", "0" },        { "workers", "-1" },
-        { "workers", "1025" },     { "workers", "4.0" },       { "workers", "1_0" },      { "workers", "4 4" },
-        { "workers", "0x" },       { "workers", "--4" },       { "workers", "99999999999999999999" },
-        { "port", "65536" },       { "port", "-1" },           { "timeout", "-1" },       { "timeout", "inf" },
-        { "timeout", "nan" },      { "timeout", "." },         { "timeout", "1e3" },      { "timeout", "1.2.3" },
-        { "timeout", "10 d" },     { "timeout", "99999999h" }, { "timeout", "9223372036854775807" },
-        { "limit_request_body", "1x" },  { "limit_request_body", "k" }, { "limit_request_body", "9999999999T" },
-        { "date_header", "maybe" },{ "date_header", "" },      { "loglevel", "info|error" }, { "loglevel", "" },
+        { "workers", "" },
+        { "workers", "four" },
+        { "workers", "0" },
+        { "workers", "-1" },
+        { "workers", "1025" },
+        { "workers", "4.0" },
+        { "workers", "1_0" },
+        { "workers", "4 4" },
+        { "workers", "0x" },
+        { "workers", "--4" },
+        { "workers", "99999999999999999999" },
+        { "port", "65536" },
+        { "port", "-1" },
+        { "timeout", "-1" },
+        { "timeout", "inf" },
+        { "timeout", "nan" },
+        { "timeout", "." },
+        { "timeout", "1e3" },
+        { "timeout", "1.2.3" },
+        { "timeout", "10 d" },
+        { "timeout", "99999999h" },
+        { "timeout", "9223372036854775807" },
+        { "limit_request_body", "1x" },
+        { "limit_request_body", "k" },
+        { "limit_request_body", "9999999999T" },
+        { "date_header", "maybe" },
+        { "date_header", "" },
+        { "loglevel", "info|error" },
+        { "loglevel", "" },
     };
     begin();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
@@ -420,7 +442,8 @@ static void test_bind_and_parts(void)
     CHECK(!settings_validate(&settings, &errors));
     end();
     begin(); /* a file's bind against the command line's port */
-    CHECK(set_from("bind", ":1", SOURCE_CONFIG_FILE) && set_from("port", "2", SOURCE_COMMAND_LINE) && bound("127.0.0.1:2"));
+    CHECK(set_from("bind", ":1", SOURCE_CONFIG_FILE) && set_from("port", "2", SOURCE_COMMAND_LINE) &&
+          bound("127.0.0.1:2"));
     end();
     begin(); /* and the other way round */
     CHECK(set_from("bind", ":1", SOURCE_COMMAND_LINE) && set_from("port", "2", SOURCE_ENVIRONMENT) && bound(":1"));
@@ -516,8 +539,9 @@ static void test_text_of_proposals(void)
 
 static void test_malformed_text(void)
 {
-    static const char *const lines[] = { "workers", "workers\t3\tx", "workers\t9\tx\t1", "workers\t\tx\t1", "workers\t3\tx\t1\t1",
-                                         "\t\t\t", "nonsense\t3\tx\t1", "workers\t3\tx\tone" };
+    static const char *const lines[] = { "workers",           "workers\t3\tx",       "workers\t9\tx\t1",
+                                         "workers\t\tx\t1",   "workers\t3\tx\t1\t1", "\t\t\t",
+                                         "nonsense\t3\tx\t1", "workers\t3\tx\tone" };
     begin();
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
         CHECK(!settings_from_text(&settings, str_from(lines[i]), &errors));
@@ -596,10 +620,12 @@ static void test_random_text(void)
     end();
 }
 
-CHECK_MAIN(TEST(test_rows_are_complete), TEST(test_defaults_are_allowed), TEST(test_no_spelling_twice), TEST(test_no_variable_twice),
-           TEST(test_names_are_unique), TEST(test_groups_stand_together), TEST(test_choices_fit_their_enums), TEST(test_defaults),
-           TEST(test_numbers_are_read), TEST(test_bad_values_are_refused), TEST(test_numbers_survive_formatting), TEST(test_none),
-           TEST(test_messages), TEST(test_messages_are_one_line), TEST(test_nearest), TEST(test_stronger_source_wins), TEST(test_lists),
-           TEST(test_other_names), TEST(test_bind_from_parts), TEST(test_bind_and_parts), TEST(test_all_bad_addresses_are_named),
-           TEST(test_has_app), TEST(test_text_round_trip), TEST(test_text_of_strong_sources_only), TEST(test_text_of_proposals), TEST(test_malformed_text),
+CHECK_MAIN(TEST(test_rows_are_complete), TEST(test_defaults_are_allowed), TEST(test_no_spelling_twice),
+           TEST(test_no_variable_twice), TEST(test_names_are_unique), TEST(test_groups_stand_together),
+           TEST(test_choices_fit_their_enums), TEST(test_defaults), TEST(test_numbers_are_read),
+           TEST(test_bad_values_are_refused), TEST(test_numbers_survive_formatting), TEST(test_none),
+           TEST(test_messages), TEST(test_messages_are_one_line), TEST(test_nearest), TEST(test_stronger_source_wins),
+           TEST(test_lists), TEST(test_other_names), TEST(test_bind_from_parts), TEST(test_bind_and_parts),
+           TEST(test_all_bad_addresses_are_named), TEST(test_has_app), TEST(test_text_round_trip),
+           TEST(test_text_of_strong_sources_only), TEST(test_text_of_proposals), TEST(test_malformed_text),
            TEST(test_print), TEST(test_random_values), TEST(test_random_text))
