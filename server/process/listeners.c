@@ -1,0 +1,263 @@
+/* listeners: see listeners.h. */
+#include "server/process/listeners.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "config/address.h"
+#include "server/base/mem.h"
+
+static const char *advice(int error)
+{
+    switch (error) {
+    case EADDRINUSE:
+        return ". Stop the program that has it (`ss -ltnp` shows which), or choose another address with --bind";
+    case EACCES:
+        return ". Ports below 1024 need root or CAP_NET_BIND_SERVICE; choose another with --bind";
+    case EADDRNOTAVAIL:
+        return ". No interface of this machine has that address; choose another with --bind";
+    default:
+        return "";
+    }
+}
+
+static int refuse(struct buf *errors, const char *text, int error)
+{
+    buf_printf(errors, "Cannot listen on %s: %s%s\n", text, strerror(error), advice(error));
+    return -1;
+}
+
+static int refuse_because(struct buf *errors, const char *text, const char *reason)
+{
+    buf_printf(errors, "Cannot listen on %s: %s\n", text, reason);
+    return -1;
+}
+
+static int add(struct listeners *listeners, int fd)
+{
+    listeners->paths[listeners->count].path = NULL;
+    listeners->fds[listeners->count] = fd;
+    return listeners->count++;
+}
+
+static void close_keeping_errno(int fd)
+{
+    int error = errno;
+    close(fd);
+    errno = error;
+}
+
+/* A bound, listening socket, or -1 with errno. */
+static int listening_socket(const struct sockaddr *address, socklen_t len, int backlog)
+{
+    int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -1;
+    if (address->sa_family != AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+    if (address->sa_family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
+    if (bind(fd, address, len) == 0 && listen(fd, backlog) == 0)
+        return fd;
+    close_keeping_errno(fd);
+    return -1;
+}
+
+/* --- TCP ----------------------------------------------------------------------------------------------------------- */
+
+static struct addrinfo *resolve(const struct address *address, const char *text, struct buf *errors)
+{
+    bool anywhere = address->host[0] == '\0' || strcmp(address->host, "*") == 0;
+    char port[16];
+    snprintf(port, sizeof(port), "%d", address->port);
+    struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICSERV }, *found = NULL;
+    int error = getaddrinfo(anywhere ? "0.0.0.0" : address->host, port, &hints, &found);
+    if (error == 0)
+        return found;
+    refuse_because(errors, text, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
+    return NULL;
+}
+
+/* A name may stand for addresses of a family that this machine has switched off: one that works is enough. */
+static bool is_absent(int error)
+{
+    return error == EADDRNOTAVAIL || error == EAFNOSUPPORT;
+}
+
+/* Binds the results of one family. Returns 0, or -1 with errno when one failed otherwise than by is_absent(). */
+static int open_family(struct listeners *listeners, const struct addrinfo *found, int family, int backlog, int *absent)
+{
+    for (const struct addrinfo *it = found; it && listeners->count < LISTENERS_MAX; it = it->ai_next) {
+        if (it->ai_family != family)
+            continue;
+        int fd = listening_socket(it->ai_addr, it->ai_addrlen, backlog);
+        if (fd >= 0)
+            add(listeners, fd);
+        else if (is_absent(errno))
+            *absent = errno;
+        else
+            return -1;
+    }
+    return 0;
+}
+
+/* IPv4 first. Port 0 is bound on one address only: each would get another port. */
+static int open_tcp(struct listeners *listeners, const struct address *address, const char *text, int backlog,
+                    struct buf *errors)
+{
+    struct addrinfo *found = resolve(address, text, errors);
+    if (!found)
+        return -1;
+    int before = listeners->count, absent = 0;
+    int outcome = open_family(listeners, found, AF_INET, backlog, &absent);
+    if (outcome == 0 && (listeners->count == before || address->port != 0))
+        outcome = open_family(listeners, found, AF_INET6, backlog, &absent);
+    int error = outcome != 0 ? errno : absent;
+    freeaddrinfo(found);
+    if (outcome == 0 && listeners->count > before)
+        return 0;
+    return refuse(errors, text, error);
+}
+
+/* --- unix sockets --------------------------------------------------------------------------------------------------- */
+
+static socklen_t unix_address(const char *path, struct sockaddr_un *to)
+{
+    memset(to, 0, sizeof(*to));
+    to->sun_family = AF_UNIX;
+    size_t len = strnlen(path, sizeof(to->sun_path) - 1);
+    memcpy(to->sun_path, path, len);
+    if (path[0] != '@')
+        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
+    to->sun_path[0] = '\0'; /* the abstract namespace: no file, the length counts */
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+}
+
+static bool somebody_listens(const struct sockaddr_un *address, socklen_t len)
+{
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return true;
+    bool refused = connect(fd, (const struct sockaddr *)address, len) != 0 && errno == ECONNREFUSED;
+    close(fd);
+    return !refused;
+}
+
+/* What lies at the path already: removed if it is a socket that nobody listens on. */
+static int clear_path(const char *path, const struct sockaddr_un *address, socklen_t len, const char *text,
+                      struct buf *errors)
+{
+    struct stat file;
+    if (lstat(path, &file) != 0)
+        return errno == ENOENT ? 0 : refuse(errors, text, errno);
+    if (!S_ISSOCK(file.st_mode))
+        return refuse_because(errors, text, "there is a file of that name that is not a socket");
+    if (somebody_listens(address, len))
+        return refuse_because(errors, text, "another server listens there. Stop it, or choose another path with --bind");
+    return unlink(path) == 0 ? 0 : refuse(errors, text, errno);
+}
+
+static void remember_path(struct listeners_path *to, const char *path)
+{
+    struct stat file;
+    if (lstat(path, &file) != 0)
+        return;
+    char *absolute = realpath(path, NULL); /* the working directory may change before the unlink */
+    *to = (struct listeners_path){ absolute ? absolute : mem_strdup(path), file.st_dev, file.st_ino };
+}
+
+static int open_unix(struct listeners *listeners, const struct address *address, const char *text, int backlog,
+                     struct buf *errors)
+{
+    struct sockaddr_un where;
+    socklen_t len = unix_address(address->path, &where);
+    bool has_file = address->path[0] != '@';
+    if (has_file && clear_path(address->path, &where, len, text, errors) != 0)
+        return -1;
+    mode_t mask = umask(0111);
+    int fd = listening_socket((struct sockaddr *)&where, len, backlog);
+    umask(mask);
+    if (fd < 0)
+        return refuse(errors, text, errno);
+    int index = add(listeners, fd);
+    if (has_file)
+        remember_path(&listeners->paths[index], address->path);
+    return 0;
+}
+
+/* --- inherited descriptors ------------------------------------------------------------------------------------------- */
+
+static int open_fd(struct listeners *listeners, const struct address *address, const char *text, struct buf *errors)
+{
+    int listens = 0, type = 0;
+    socklen_t len = sizeof(int);
+    if (getsockopt(address->fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0)
+        return refuse(errors, text, errno);
+    if (!listens || getsockopt(address->fd, SOL_SOCKET, SO_TYPE, &type, &len) != 0 || type != SOCK_STREAM)
+        return refuse_because(errors, text, "it is not a listening stream socket");
+    fcntl(address->fd, F_SETFD, FD_CLOEXEC);
+    fcntl(address->fd, F_SETFL, fcntl(address->fd, F_GETFL) | O_NONBLOCK);
+    add(listeners, address->fd);
+    return 0;
+}
+
+/* --- entry points ---------------------------------------------------------------------------------------------------- */
+
+static int open_one(struct listeners *listeners, const char *text, int backlog, struct buf *errors)
+{
+    struct address address;
+    const char *reason;
+    if (!address_parse(text, &address, &reason))
+        return refuse_because(errors, text, reason);
+    if (listeners->count == LISTENERS_MAX)
+        return refuse_because(errors, text, "too many addresses");
+    switch (address.kind) {
+    case ADDRESS_TCP:
+        return open_tcp(listeners, &address, text, backlog, errors);
+    case ADDRESS_UNIX:
+        return open_unix(listeners, &address, text, backlog, errors);
+    case ADDRESS_FD:
+        return open_fd(listeners, &address, text, errors);
+    }
+    return -1;
+}
+
+int listeners_open(struct listeners *listeners, const struct str_list *bind, int backlog, struct buf *errors)
+{
+    listeners->count = 0;
+    for (size_t i = 0; i < bind->count; i++)
+        if (open_one(listeners, bind->items[i], backlog, errors) != 0) {
+            listeners_close(listeners);
+            return -1;
+        }
+    return 0;
+}
+
+static void unlink_if_ours(struct listeners_path *path)
+{
+    struct stat file;
+    if (path->path && lstat(path->path, &file) == 0 && file.st_dev == path->device && file.st_ino == path->inode)
+        unlink(path->path);
+    free(path->path);
+    path->path = NULL;
+}
+
+void listeners_close(struct listeners *listeners)
+{
+    for (int i = 0; i < listeners->count; i++) {
+        unlink_if_ours(&listeners->paths[i]);
+        close(listeners->fds[i]);
+    }
+    listeners->count = 0;
+}

@@ -1,0 +1,28 @@
+/* listeners: the listening sockets, bound by the master and open there for as long as the server accepts; workers get
+ * them with their spawn message. */
+#pragma once
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "config/settings.h"
+
+#define LISTENERS_MAX 32
+
+struct listeners {
+    int fds[LISTENERS_MAX];
+    int count;
+    struct listeners_path {
+        char *path; /* a unix socket's file, to be unlinked if it is still the one we made; else NULL */
+        dev_t device;
+        ino_t inode;
+    } paths[LISTENERS_MAX];
+};
+
+/* Binds and listens on every address of `bind`. A host name is bound on each of its addresses; [::] takes IPv4 too, as
+ * gunicorn does; an empty host or * is 0.0.0.0. A unix socket's stale file is removed and the new one is open to
+ * everybody: its folder is what restricts access. -1 with a complete message in `errors`, and nothing is left open. */
+int listeners_open(struct listeners *listeners, const struct str_list *bind, int backlog, struct buf *errors);
+
+/* Closes them all and unlinks the files that are ours. Idempotent. */
+void listeners_close(struct listeners *listeners);
