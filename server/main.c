@@ -1,0 +1,101 @@
+/* main: the executable `licorne`: reads the command line and the environment, then is the master. The composition root:
+ * the only file that may know every other. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "config/cli.h"
+#include "config/settings.h"
+#include "config/version.h"
+#include "server/base/log.h"
+#include "server/process/master.h"
+
+#define NARROW_COLUMNS 60
+#define WIDE_COLUMNS 120
+
+static int terminal_columns(void)
+{
+    struct winsize size;
+    const char *columns = getenv("COLUMNS");
+    int width = columns ? atoi(columns) : 0;
+    if (width <= 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0)
+        width = size.ws_col;
+    if (width <= 0)
+        width = 100;
+    return width < NARROW_COLUMNS ? NARROW_COLUMNS : width > WIDE_COLUMNS ? WIDE_COLUMNS : width;
+}
+
+static int print_help(void)
+{
+    struct buf text = { 0 };
+    cli_help(&text, terminal_columns());
+    fwrite(buf_str(&text).p, 1, buf_len(&text), stdout);
+    buf_done(&text);
+    return EXIT_OK;
+}
+
+static int print_version(void)
+{
+    printf("licorne %s\n", LICORNE_VERSION);
+    return EXIT_OK;
+}
+
+static int refuse(const struct buf *errors, int exit_code)
+{
+    struct str rest = buf_str(errors);
+    while (rest.len > 0) {
+        const char *end = memchr(rest.p, '\n', rest.len);
+        size_t len = end ? (size_t)(end - rest.p) : rest.len;
+        fprintf(stderr, "licorne: %.*s\n", (int)len, rest.p);
+        rest.p += len + (end != NULL);
+        rest.len -= len + (end != NULL);
+    }
+    if (exit_code == EXIT_USAGE)
+        fputs("Try: licorne --help\n", stderr);
+    return exit_code;
+}
+
+/* A configuration file may name the application: where there is one, the mold will tell. */
+static bool may_name_an_app(const struct settings *settings)
+{
+    return settings->config || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0;
+}
+
+static int serve(const struct settings *settings, struct buf *errors)
+{
+    if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
+        return refuse(errors, EXIT_USAGE);
+    log_open(NULL, settings->loglevel);
+    return master_run(settings);
+}
+
+static int run(struct settings *settings, int argc, char **argv, struct buf *errors)
+{
+    switch (cli_parse(settings, argc, argv, errors)) {
+    case CLI_HELP:
+        return print_help();
+    case CLI_VERSION:
+        return print_version();
+    case CLI_USAGE_ERROR:
+        return refuse(errors, EXIT_USAGE);
+    case CLI_VALUE_ERROR:
+        return refuse(errors, EXIT_CONFIG);
+    case CLI_SERVE:
+        break;
+    }
+    if (!cli_environment(settings, environ, errors))
+        return refuse(errors, EXIT_CONFIG);
+    return serve(settings, errors);
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings;
+    struct buf errors = { 0 };
+    settings_init(&settings);
+    int exit_code = run(&settings, argc, argv, &errors);
+    settings_done(&settings);
+    buf_done(&errors);
+    return exit_code;
+}

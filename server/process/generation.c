@@ -1,0 +1,62 @@
+/* generation: see generation.h. */
+#include "server/process/generation.h"
+
+#include <stdlib.h>
+
+#include "server/base/mem.h"
+#include "server/process/channel.h"
+#include "server/process/mold_handle.h"
+
+static void copy_settings(struct settings *to, const struct settings *from)
+{
+    struct buf text = { 0 }, errors = { 0 };
+    settings_init(to);
+    settings_to_text(from, SOURCE_CONFIG_FILE, &text);
+    settings_from_text(to, buf_str(&text), &errors); /* they were valid there */
+    buf_done(&text);
+    buf_done(&errors);
+}
+
+struct generation *generation_new(uint32_t number, const struct settings *given)
+{
+    struct generation *generation = mem_zalloc(sizeof(*generation));
+    generation->number = number;
+    copy_settings(&generation->settings, given);
+    return generation;
+}
+
+void generation_free(struct generation *generation)
+{
+    if (!generation)
+        return;
+    settings_done(&generation->settings);
+    free(generation);
+}
+
+bool generation_configure(struct generation *generation, const struct channel_message *answer, struct buf *errors)
+{
+    struct str text = { answer->data, answer->len };
+    generation->configured = settings_from_text(&generation->settings, text, errors) &&
+                             settings_validate(&generation->settings, errors) &&
+                             settings_has_app(&generation->settings, errors);
+    return generation->configured;
+}
+
+static int send_settings(const struct mold_handle *mold, enum channel_type type, const struct settings *settings)
+{
+    struct buf text = { 0 };
+    settings_to_text(settings, SOURCE_CONFIG_FILE, &text);
+    int outcome = channel_send(mold->channel, type, text.data ? buf_str(&text).p : "", buf_len(&text), NULL, 0);
+    buf_done(&text);
+    return outcome;
+}
+
+int generation_ask(const struct generation *generation, const struct settings *given)
+{
+    return send_settings(generation->mold, CHANNEL_SETTINGS, given);
+}
+
+int generation_tell(const struct generation *generation)
+{
+    return send_settings(generation->mold, CHANNEL_CONFIGURED, &generation->settings);
+}

@@ -1,0 +1,298 @@
+/* master: see master.h. This file: the turn, signals, deadlines, stopping. */
+#include "server/process/master.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/process/channel.h"
+#include "server/process/generation.h"
+#include "server/process/interpreter.h"
+#include "server/process/mold_handle.h"
+#include "server/process/signals.h"
+#include "server/process/worker_handle.h"
+
+/* --- stopping ------------------------------------------------------------------------------------------------------ */
+
+void master_stop(struct master *master, bool graceful)
+{
+    master->stopping = true;
+    master->graceful = graceful;
+    LIST_EACH(it, &master->workers)
+        worker_handle_stop(LIST_ENTRY(it, struct worker_handle, node), graceful, true);
+    LIST_EACH(it, &master->molds)
+        mold_handle_stop(LIST_ENTRY(it, struct mold_handle, node));
+    listeners_close(&master->listeners); /* the workers have their own and empty the backlog */
+}
+
+void master_kill_all(struct master *master)
+{
+    LIST_EACH(it, &master->workers)
+        worker_handle_kill(LIST_ENTRY(it, struct worker_handle, node));
+    LIST_EACH(it, &master->molds)
+        mold_handle_kill(LIST_ENTRY(it, struct mold_handle, node));
+}
+
+static bool master_finished(const struct master *master)
+{
+    return master->stopping && list_empty(&master->workers) && list_empty(&master->molds);
+}
+
+static void on_end(struct master *master, int number)
+{
+    if (master->stopping) {
+        log_warning("Received %s again: what still runs is killed", signals_name(number));
+        master_kill_all(master);
+        return;
+    }
+    bool graceful = number == SIGTERM;
+    log_info("Received %s: %s", signals_name(number),
+             graceful ? "requests in flight are finished, then the server ends" : "the server ends at once");
+    master_stop(master, graceful);
+}
+
+/* --- signals ------------------------------------------------------------------------------------------------------- */
+
+static void reopen_logs(struct master *master)
+{
+    if (log_reopen() != 0)
+        log_error("Cannot reopen the error log: %s", strerror(errno));
+    LIST_EACH(it, &master->molds)
+        channel_send(LIST_ENTRY(it, struct mold_handle, node)->channel, CHANNEL_REOPEN, NULL, 0, NULL, 0);
+    LIST_EACH(it, &master->workers)
+        channel_send(LIST_ENTRY(it, struct worker_handle, node)->channel, CHANNEL_REOPEN, NULL, 0, NULL, 0);
+    log_info("Reopened the logs");
+}
+
+static void on_signal(struct master *master, int number)
+{
+    switch (number) {
+    case SIGTERM:
+    case SIGINT:
+    case SIGQUIT:
+        on_end(master, number);
+        break;
+    case SIGHUP:
+        master_reload(master);
+        break;
+    case SIGTTIN:
+        master_scale(master, 1);
+        break;
+    case SIGTTOU:
+        master_scale(master, -1);
+        break;
+    case SIGUSR1:
+        reopen_logs(master);
+        break;
+    case SIGCHLD: /* the turn reaps anyway */
+    case SIGWINCH:
+        break;
+    default:
+        log_warning("Received %s: nothing is done on it", signals_name(number));
+    }
+}
+
+static void take_signals(struct master *master)
+{
+    int number;
+    while ((number = signals_take()) != 0)
+        on_signal(master, number);
+}
+
+/* --- hearing, deadlines -------------------------------------------------------------------------------------------- */
+
+static void hear_children(struct master *master)
+{
+    LIST_EACH(it, &master->molds) {
+        struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
+        if (mold->readable)
+            master_hear_mold(master, mold);
+    }
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (worker->readable)
+            master_hear_worker(master, worker);
+    }
+}
+
+void master_look_at(struct master *master, uint64_t due_ms)
+{
+    if (due_ms > 0 && (master->look_ms == 0 || due_ms < master->look_ms))
+        master->look_ms = due_ms;
+}
+
+static void check_mold(struct master *master, struct mold_handle *mold, uint64_t now_ms)
+{
+    if (!mold_handle_overdue(mold, now_ms)) {
+        master_look_at(master, mold->due_ms);
+        return;
+    }
+    if (mold->state != MOLD_STOPPING) {
+        log_error("Loading has taken longer than --boot-timeout allows: process %d is killed", (int)mold->pid);
+        mold->failed = true;
+    }
+    mold_handle_kill(mold);
+    if (mold->failed)
+        master_generation_failed(master, master_generation(master, mold->generation), EXIT_BOOT);
+}
+
+/* A request for a worker that the mold has not answered in time: it will not answer the next one either. */
+static void check_spawning(struct master *master, struct worker_handle *worker, uint64_t now_ms)
+{
+    struct generation *generation = master_generation(master, worker->generation);
+    if (worker->due_ms == 0 || now_ms < worker->due_ms || !generation || !generation->mold)
+        return;
+    log_error("Process %d has not forked a worker within --boot-timeout: killed", (int)generation->mold->pid);
+    generation->mold->failed = true;
+    mold_handle_kill(generation->mold);
+}
+
+static void check_deadlines(struct master *master)
+{
+    uint64_t now_ms = clock_ms();
+    master->look_ms = 0;
+    LIST_EACH(it, &master->molds)
+        check_mold(master, LIST_ENTRY(it, struct mold_handle, node), now_ms);
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (worker->state == WORKER_HANDLE_SPAWNING)
+            check_spawning(master, worker, now_ms);
+        master_look_at(master, worker_handle_check(worker, now_ms));
+    }
+}
+
+/* --- waiting ------------------------------------------------------------------------------------------------------- */
+
+/* The children's channels, in the order of the lists, from `polled` on: before the poll they are put in, after it they
+ * are told. Returns how many there are. */
+static size_t poll_children(struct master *master, struct pollfd *polled, bool told)
+{
+    size_t count = 0;
+    LIST_EACH(it, &master->molds) {
+        struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
+        if (told)
+            mold->readable = polled[count].revents != 0;
+        else
+            polled[count] = (struct pollfd){ .fd = mold->channel, .events = POLLIN };
+        count++;
+    }
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (told)
+            worker->readable = polled[count].revents != 0;
+        else
+            polled[count] = (struct pollfd){ .fd = worker->channel, .events = POLLIN };
+        count++;
+    }
+    return count;
+}
+
+static size_t count_children(const struct master *master)
+{
+    size_t count = 0;
+    LIST_EACH(it, &master->molds)
+        count++;
+    LIST_EACH(it, &master->workers)
+        count++;
+    return count;
+}
+
+static int milliseconds_until(uint64_t due_ms)
+{
+    uint64_t now = clock_ms();
+    if (due_ms == 0)
+        return -1;
+    return due_ms <= now ? 0 : due_ms - now > 3600000 ? 3600000 : (int)(due_ms - now);
+}
+
+static void wait_for_news(struct master *master)
+{
+    struct pollfd *polled = mem_alloc((count_children(master) + 1) * sizeof(*polled));
+    polled[0] = (struct pollfd){ .fd = master->signals, .events = POLLIN };
+    size_t count = poll_children(master, polled + 1, false) + 1;
+    if (poll(polled, count, milliseconds_until(master->look_ms)) < 0)
+        memset(polled, 0, count * sizeof(*polled)); /* EINTR: a signal is in the queue */
+    poll_children(master, polled + 1, true);
+    free(polled);
+}
+
+/* --- the turn, and what is around it -------------------------------------------------------------------------------- */
+
+static void master_turn(struct master *master)
+{
+    take_signals(master);
+    hear_children(master);
+    master_reap(master);
+    check_deadlines(master);
+    master_reconcile(master);
+}
+
+/* 0, or -1: logged. */
+static int master_init(struct master *master)
+{
+    list_init(&master->molds);
+    list_init(&master->workers);
+    master->message = mem_alloc(sizeof(*master->message));
+    master->began_ms = clock_ms();
+    master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    master->signals = signals_open();
+    master->board = scoreboard_new(&master->board_fd);
+    if (master->start_folder >= 0 && master->signals >= 0 && master->board && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0)
+        return 0;
+    log_error("Cannot start: %s", strerror(errno));
+    return -1;
+}
+
+static int master_find_python(struct master *master)
+{
+    struct buf errors = { 0 };
+    master->python = interpreter_find(master->given->python, &errors);
+    if (!master->python)
+        log_error("%.*s", (int)buf_len(&errors) - 1, buf_str(&errors).p);
+    buf_done(&errors);
+    if (master->given->malloc == MALLOC_JEMALLOC)
+        master->jemalloc = interpreter_jemalloc();
+    if (master->given->malloc == MALLOC_JEMALLOC && !master->jemalloc)
+        log_debug("jemalloc was not found: the system's allocator is used");
+    return master->python ? 0 : -1;
+}
+
+static void master_done(struct master *master)
+{
+    listeners_close(&master->listeners);
+    generation_free(master->serving);
+    generation_free(master->coming);
+    free(master->python);
+    free(master->jemalloc);
+    free(master->message);
+}
+
+int master_run(const struct settings *given)
+{
+    struct master *master = mem_zalloc(sizeof(*master));
+    master->given = given;
+    if (master_init(master) != 0 || master_find_python(master) != 0) {
+        master->exit_code = EXIT_CONFIG;
+    } else {
+        master_reload(master);
+        master_reconcile(master);
+        while (!master_finished(master)) {
+            wait_for_news(master);
+            master_turn(master);
+        }
+        log_info("Stopped");
+    }
+    int exit_code = master->exit_code;
+    master_done(master);
+    free(master);
+    return exit_code;
+}

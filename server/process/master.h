@@ -1,0 +1,87 @@
+/* master: the process that is `licorne`. It owns the listening sockets, the scoreboard and the children, and serves
+ * nothing. Signals and messages only change what it knows; once a turn it makes the real processes equal the wanted ones:
+ *
+ *     wait ─► take signals ─► hear children ─► reap ─► check deadlines ─► reconcile ─┐
+ *       ▲                                                                            │
+ *       └────────────────────────────────────────────────────────────────────────────┘
+ *
+ * At any time there are at most two generations: `serving`, and `coming`, whose workers are not all ready yet: the first
+ * one at the start, the next one in a reload. A child that belongs to neither is on its way out.
+ *
+ *     master.c            the turn, signals, deadlines, stopping
+ *     master_hear.c       what molds and workers say
+ *     master_reap.c       who has died, and what follows
+ *     master_reconcile.c  generations, spawning, retiring */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "server/base/list.h"
+#include "server/process/listeners.h"
+#include "server/process/scoreboard.h"
+
+struct channel_message;
+struct generation;
+struct mold_handle;
+struct settings;
+struct worker_handle;
+
+enum { EXIT_OK = 0, EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BOOT = 3, EXIT_LOAD = 4 };
+
+struct master {
+    const struct settings *given; /* command line and environment */
+    char *python, *jemalloc;      /* jemalloc: NULL if there is none, or it is not wanted */
+    struct scoreboard *board;
+    int board_fd, start_folder, signals;
+    struct listeners listeners;
+
+    struct generation *serving, *coming;
+    uint32_t last_generation, last_age;
+    int scale;            /* TTIN and TTOU: added to the settings' workers */
+    bool reload_again;    /* a HUP came while a generation was coming */
+
+    struct list molds, workers; /* all living ones, of any generation; workers oldest first */
+    bool slot_used[SCOREBOARD_SLOTS];
+
+    bool stopping, graceful;
+    int exit_code;
+    uint64_t began_ms, look_ms; /* look_ms: when something is due; 0: nothing is */
+    struct channel_message *message;
+};
+
+/* --- master.c */
+
+/* Runs the server until it ends; returns the exit code of the process. `given` outlives the call. */
+int master_run(const struct settings *given);
+/* Begins to stop, or makes a stop that has begun a fast one. */
+void master_stop(struct master *master, bool graceful);
+void master_kill_all(struct master *master);
+/* The turn is to be taken again at `due_ms` (0: no wish). */
+void master_look_at(struct master *master, uint64_t due_ms);
+
+/* --- master_hear.c: read all that is there */
+
+void master_hear_mold(struct master *master, struct mold_handle *mold);
+/* May free the worker: one that never came to be. */
+void master_hear_worker(struct master *master, struct worker_handle *worker);
+
+/* --- master_reap.c */
+
+void master_reap(struct master *master);
+
+/* --- master_reconcile.c */
+
+void master_reconcile(struct master *master);
+/* HUP: makes the next generation. */
+void master_reload(struct master *master);
+/* TTIN, TTOU */
+void master_scale(struct master *master, int by);
+/* NULL: it is not wanted any more. */
+struct generation *master_generation(const struct master *master, uint32_t number);
+/* It cannot come up (the reason is logged): ends the server with `exit_code`, or the reload. */
+void master_generation_failed(struct master *master, struct generation *generation, int exit_code);
+/* A process of it that was started at `started_ms` has died young: the next one may have to wait. */
+void master_strike(struct master *master, struct generation *generation, uint64_t started_ms);
+void master_drop_worker(struct master *master, struct worker_handle *worker);

@@ -1,0 +1,273 @@
+/* master_hear: what molds and workers say to the master. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/address.h"
+#include "config/settings.h"
+#include "config/version.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/process/channel.h"
+#include "server/process/generation.h"
+#include "server/process/master.h"
+#include "server/process/mold_handle.h"
+#include "server/process/worker_handle.h"
+
+/* Messages are structs of this version; a shorter one leaves zeros. Text in them is cut off at its end. */
+#define TAKE(message, to) take((message), &(to), sizeof(to))
+
+static void take(const struct channel_message *message, void *to, size_t size)
+{
+    memset(to, 0, size);
+    memcpy(to, message->data, message->len < size ? message->len : size);
+}
+
+static void log_errors(struct buf *errors)
+{
+    char *rest = (char *)buf_str(errors).p, *line;
+    buf_append(errors, "", 1);
+    rest = (char *)buf_str(errors).p;
+    while ((line = strsep(&rest, "\n")))
+        if (*line)
+            log_error("%s", line);
+    buf_done(errors);
+}
+
+/* --- a mold -------------------------------------------------------------------------------------------------------- */
+
+static void on_mold_hello(struct master *master, struct mold_handle *mold, const struct channel_message *message)
+{
+    struct channel_hello hello;
+    TAKE(message, hello);
+    hello.python[sizeof(hello.python) - 1] = '\0';
+    memcpy(mold->python, hello.python, sizeof(mold->python));
+    mold->said_hello = true;
+    if (hello.version == CHANNEL_VERSION)
+        return;
+    log_error("%s has an extension of licorne that is of another version than this executable (protocol %u, not %u): "
+              "install licorne anew and restart the server",
+              master->python, hello.version, CHANNEL_VERSION);
+    mold->failed = true;
+    mold_handle_kill(mold);
+    master_generation_failed(master, master_generation(master, mold->generation), EXIT_BOOT);
+}
+
+static void announce(const struct master *master, const struct generation *generation)
+{
+    log_info("Starting licorne %s (Python %s, master %d)", LICORNE_VERSION, generation->mold->python, (int)getpid());
+    for (int i = 0; i < master->listeners.count; i++) {
+        char *name = address_name(master->listeners.fds[i]);
+        log_info("Listening at: %s (%d)", name ? name : "?", (int)getpid());
+        free(name);
+    }
+    int workers = (int)generation->settings.workers;
+    log_info("Serving %s with %d worker%s", generation->settings.app, workers, workers == 1 ? "" : "s");
+}
+
+/* What only the settings tell: the folder, the log, the addresses. */
+static bool settle_down(struct master *master, const struct generation *generation, struct buf *errors)
+{
+    const struct settings *settings = &generation->settings;
+    if (settings->chdir && chdir(settings->chdir) != 0) {
+        buf_printf(errors, "Cannot change to %s: %s\n", settings->chdir, strerror(errno));
+        return false;
+    }
+    if (log_open(settings->errorlog, settings->loglevel) != 0) {
+        buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(errno));
+        return false;
+    }
+    if (listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors) != 0)
+        return false;
+    announce(master, generation);
+    return true;
+}
+
+/* The first generation says where to listen; later ones keep that. */
+static bool configure(struct master *master, struct generation *generation, const struct channel_message *message)
+{
+    struct buf errors = { 0 };
+    bool first = !master->serving;
+    if (generation_configure(generation, message, &errors) && (!first || settle_down(master, generation, &errors)))
+        return true;
+    log_errors(&errors);
+    master_generation_failed(master, generation, EXIT_CONFIG);
+    return false;
+}
+
+static void on_mold_settings(struct master *master, struct mold_handle *mold, const struct channel_message *message)
+{
+    struct generation *generation = master_generation(master, mold->generation);
+    if (!generation || mold->state != MOLD_STARTING)
+        return;
+    mold->state = MOLD_ANSWERED;
+    if (!generation->configured && !configure(master, generation, message))
+        return;
+    if (generation_tell(generation) != 0) {
+        log_error("Cannot tell process %d its settings: %s", (int)mold->pid, strerror(errno));
+        mold_handle_kill(mold);
+        return;
+    }
+    mold->state = MOLD_LOADING;
+    int64_t limit_ms = generation->settings.boot_timeout_ms;
+    mold->due_ms = limit_ms > 0 ? clock_ms() + (uint64_t)limit_ms : 0;
+}
+
+static void on_mold_loaded(struct mold_handle *mold)
+{
+    if (mold->state != MOLD_LOADING)
+        return;
+    mold->state = MOLD_LOADED;
+    mold->due_ms = 0;
+}
+
+static struct worker_handle *spawning_worker(const struct master *master, uint32_t slot)
+{
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (worker->slot_index == slot && worker->state == WORKER_HANDLE_SPAWNING)
+            return worker;
+    }
+    return NULL;
+}
+
+static void on_fork_failed(struct master *master, struct mold_handle *mold, const struct channel_failed *failed)
+{
+    struct worker_handle *worker = spawning_worker(master, failed->slot);
+    if (!worker)
+        return;
+    log_error("%s", failed->message);
+    master_strike(master, master_generation(master, mold->generation), worker->spawned_ms);
+    master_drop_worker(master, worker);
+}
+
+static void on_mold_failed(struct master *master, struct mold_handle *mold, const struct channel_message *message)
+{
+    struct channel_failed failed;
+    TAKE(message, failed);
+    failed.message[sizeof(failed.message) - 1] = '\0';
+    if (failed.slot != UINT32_MAX) {
+        on_fork_failed(master, mold, &failed);
+        return;
+    }
+    if (!mold->failed && !master->stopping)
+        log_error("%s", failed.message);
+    mold->failed = true;
+    master_generation_failed(master, master_generation(master, mold->generation), failed.exit_code);
+}
+
+static void on_mold_message(struct master *master, struct mold_handle *mold, const struct channel_message *message)
+{
+    switch (message->type) {
+    case CHANNEL_HELLO:
+        on_mold_hello(master, mold, message);
+        break;
+    case CHANNEL_SETTINGS:
+        on_mold_settings(master, mold, message);
+        break;
+    case CHANNEL_LOADED:
+        on_mold_loaded(mold);
+        break;
+    case CHANNEL_FAILED:
+        on_mold_failed(master, mold, message);
+        break;
+    default:
+        log_warning("The mold sent a message that the master does not know: %d", (int)message->type);
+    }
+}
+
+void master_hear_mold(struct master *master, struct mold_handle *mold)
+{
+    int got = 0;
+    while (mold->channel >= 0 && (got = channel_receive(mold->channel, master->message)) > 0) {
+        on_mold_message(master, mold, master->message);
+        channel_close_fds(master->message);
+    }
+    if (got < 0) /* it is ending; that it has ended, waitid says */
+        mold_handle_close_channel(mold);
+}
+
+/* --- a worker ------------------------------------------------------------------------------------------------------ */
+
+static void on_worker_hello(struct master *master, struct worker_handle *worker, const struct channel_message *message)
+{
+    if (worker->state != WORKER_HANDLE_SPAWNING || message->sender <= 0)
+        return;
+    worker_handle_booting(worker, message->sender);
+    if (worker->abandoned || master->stopping) {
+        worker_handle_kill(worker);
+        return;
+    }
+    log_info("Booting worker with pid: %d", (int)worker->pid);
+}
+
+static void on_worker_failed(struct master *master, struct worker_handle *worker, const struct channel_message *message)
+{
+    struct channel_failed failed;
+    TAKE(message, failed);
+    failed.message[sizeof(failed.message) - 1] = '\0';
+    struct generation *generation = master_generation(master, worker->generation);
+    worker->failed = true;
+    if (!generation || master->stopping)
+        return; /* several workers fail alike: the first one has said it */
+    log_error("%s", failed.message);
+    if (generation == master->coming)
+        master_generation_failed(master, generation, failed.exit_code);
+}
+
+static void on_worker_leaving(const struct master *master, struct worker_handle *worker,
+                              const struct channel_message *message)
+{
+    struct channel_leaving leaving;
+    TAKE(message, leaving);
+    memcpy(worker->reason, leaving.reason, sizeof(worker->reason));
+    worker->reason[sizeof(worker->reason) - 1] = '\0';
+    worker->leaving = true;
+    if (!master->stopping)
+        log_info("Worker %d is to be replaced: %s", (int)worker->pid, worker->reason);
+}
+
+static void on_worker_message(struct master *master, struct worker_handle *worker, const struct channel_message *message)
+{
+    switch (message->type) {
+    case CHANNEL_HELLO:
+        on_worker_hello(master, worker, message);
+        break;
+    case CHANNEL_READY:
+        if (worker->state == WORKER_HANDLE_BOOTING)
+            worker_handle_ready(worker);
+        break;
+    case CHANNEL_FAILED:
+        on_worker_failed(master, worker, message);
+        break;
+    case CHANNEL_LEAVING:
+        on_worker_leaving(master, worker, message);
+        break;
+    default:
+        log_warning("Worker %d sent a message that the master does not know: %d", (int)worker->pid, (int)message->type);
+    }
+}
+
+/* Nobody has the other end: this worker was never forked, or has died before its first word. */
+static void on_never_born(struct master *master, struct worker_handle *worker)
+{
+    if (!worker->abandoned)
+        master_strike(master, master_generation(master, worker->generation), worker->spawned_ms);
+    master_drop_worker(master, worker);
+}
+
+void master_hear_worker(struct master *master, struct worker_handle *worker)
+{
+    int got = 0;
+    while (worker->channel >= 0 && (got = channel_receive(worker->channel, master->message)) > 0) {
+        on_worker_message(master, worker, master->message);
+        channel_close_fds(master->message);
+    }
+    if (got >= 0)
+        return;
+    worker_handle_close_channel(worker);
+    if (worker->state == WORKER_HANDLE_SPAWNING)
+        on_never_born(master, worker);
+}

@@ -1,0 +1,69 @@
+/* worker_handle: the master's record of a worker.
+ *
+ *     SPAWNING --HELLO--> BOOTING --READY--> READY --STOP sent--> RETIRING
+ *         |                  |                 |                     |
+ *         +------------------+---- overdue ----+---------------------+--> DYING (signalled), until reaped
+ *
+ * A worker that is SPAWNING has no pid yet: it is a request to the mold. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "server/base/list.h"
+
+struct channel_hello;
+struct scoreboard;
+struct settings;
+struct slot;
+
+enum worker_handle_state {
+    WORKER_HANDLE_SPAWNING,
+    WORKER_HANDLE_BOOTING,
+    WORKER_HANDLE_READY,
+    WORKER_HANDLE_RETIRING,
+    WORKER_HANDLE_DYING
+};
+
+struct worker_handle {
+    struct list node; /* in master->workers, oldest first */
+    enum worker_handle_state state;
+    pid_t pid;   /* 0 while SPAWNING */
+    int channel; /* -1 after EOF */
+    struct slot *slot;
+    uint32_t slot_index, generation, age; /* age: a running number */
+    int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
+    uint64_t spawned_ms, ready_ms; /* ready_ms: 0 before */
+    uint64_t due_ms;     /* the state must have ended by then; 0: no limit */
+    bool leaving;        /* has asked for a replacement */
+    bool abandoned;      /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
+    bool failed;         /* why it dies was logged */
+    bool readable;       /* poll says so */
+    char reason[64];     /* why it leaves; "" */
+};
+
+/* A request for a worker, without a process yet; *child_channel is the end to be sent to the mold, the caller's to
+ * close. NULL with errno. */
+struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation, uint32_t age,
+                                        const struct settings *settings, int *child_channel);
+/* Frees the record and its slot. */
+void worker_handle_free(struct worker_handle *worker);
+void worker_handle_close_channel(struct worker_handle *worker);
+
+void worker_handle_booting(struct worker_handle *worker, pid_t pid);
+void worker_handle_ready(struct worker_handle *worker);
+
+/* STOP, and a kill when it takes too long. One that is not ready yet has nothing to lose: it ends at once. `last`: see
+ * struct channel_stop. */
+void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last);
+void worker_handle_kill(struct worker_handle *worker);
+
+/* Looks at the time limits, and kills whom they have caught up with (logged). Returns when to look again; 0: never. */
+uint64_t worker_handle_check(struct worker_handle *worker, uint64_t now_ms);
+
+/* Counts as one of its generation's workers: not on its way out. */
+static inline bool worker_handle_serves(const struct worker_handle *worker)
+{
+    return worker->state <= WORKER_HANDLE_READY && !worker->leaving && !worker->abandoned;
+}
