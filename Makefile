@@ -16,7 +16,7 @@ BUILD_TOOLS := $(VENV)/.build-tools
 TEST_TOOLS := $(VENV)/.test-tools
 LINT_TOOLS := $(VENV)/.lint-tools
 
-.PHONY: help setup build serve test lint format wheel clean
+.PHONY: help setup build serve test lint format wheel soak bench clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -51,6 +51,14 @@ test: ## installs what testing needs, and runs every check (ONLY="unit python": 
 $(TEST_TOOLS): $(wildcard tests/requirements*.txt)
 	$(PIP) install $(addprefix -r ,$^)
 	touch $@
+
+soak: ## the tests that take minutes: leaks, gigabytes
+	@$(MAKE) --no-print-directory test ONLY=soak
+
+bench: build ## CPU time per request, side by side with uvicorn and gunicorn (see bench/README.md)
+	@scripts/setup bench
+	$(VENV)/bin/python bench/run.py --kind asgi --peers licorne,uvicorn
+	$(VENV)/bin/python bench/run.py --kind wsgi --peers licorne,licorne_threads,gunicorn
 
 lint: build ## clang-tidy and ruff
 	@$(MAKE) --no-print-directory --silent $(LINT_TOOLS)
