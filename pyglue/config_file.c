@@ -1,5 +1,5 @@
-/* config_file: see config_file.h. licorne/config_file.py runs the file and turns its values into text; what a setting is
- * and which values it takes is known here, by the table. */
+/* config_file: see config_file.h. licorne/config_file.py runs the file and turns its values into text; what a setting
+ * is and which values it takes is known here, by the table. */
 #include "pyglue/config_file.h"
 
 #include "config/settings.h"
@@ -13,7 +13,8 @@ static const char *utf8_or(PyObject *text, const char *otherwise)
     return utf8 != NULL ? utf8 : otherwise;
 }
 
-/* ---- the table, as licorne/config_file.py sees it ----------------------------------------------------------------- */
+/* ---- the table, as licorne/config_file.py sees it -----------------------------------------------------------------
+ */
 
 static PyObject *py_settings_known(PyObject *self, PyObject *name)
 {
@@ -24,7 +25,8 @@ static PyObject *py_settings_known(PyObject *self, PyObject *name)
 
 static PyMethodDef known_function = { "settings_known", py_settings_known, METH_O, "Is this the name of a setting?" };
 
-/* ---- what the file said ------------------------------------------------------------------------------------------- */
+/* ---- what the file said -------------------------------------------------------------------------------------------
+ */
 
 /* One setting: (name, values, place). */
 static void apply_setting(struct settings *settings, PyObject *setting, struct buf *errors)
@@ -49,7 +51,8 @@ static void mention_unknown(PyObject *entry)
     }
     const char *near = settings_nearest(utf8_or(name, ""));
     if (near != NULL)
-        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", utf8_or(place, ""), utf8_or(name, ""), near);
+        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", utf8_or(place, ""), utf8_or(name, ""),
+                 near);
     else
         log_debug("%s: \"%s\" is no setting: ignored", utf8_or(place, ""), utf8_or(name, ""));
 }
@@ -106,7 +109,8 @@ static bool apply(struct settings *settings, PyObject *file, struct buf *message
     return ok;
 }
 
-/* ---- running it --------------------------------------------------------------------------------------------------- */
+/* ---- running it ---------------------------------------------------------------------------------------------------
+ */
 
 static PyObject *run(PyObject *module, const char *config)
 {

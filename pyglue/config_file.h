@@ -12,5 +12,6 @@ struct settings;
 
 /* Runs the file that `config` names ("PATH", "file:PATH", "python:MODULE"; NULL: ./licorne.conf.py, else
  * ./gunicorn.conf.py, else none) and sets what it says, with the source SOURCE_CONFIG_FILE. False with one line in
- * `message`; an exception of the file's code has been logged with its traceback. GIL held; no exception is left pending. */
+ * `message`; an exception of the file's code has been logged with its traceback. GIL held; no exception is left
+ * pending. */
 bool config_file_read(struct settings *settings, const char *config, struct buf *message);

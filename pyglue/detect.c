@@ -15,6 +15,8 @@
 #include <limits.h>
 #include <stdbool.h>
 
+#include "pyglue/module.h"
+
 #define DEPTH_MAX 16 /* partials of methods of partials … */
 
 /* What a call accepts. */
@@ -77,8 +79,8 @@ static bool shape_of_function(PyObject *function, struct shape *shape, int depth
 static bool shape_of_partial(PyObject *partial, struct shape *shape, int depth)
 {
     PyObject *function = attribute(partial, "func"), *arguments = attribute(partial, "args");
-    bool known = function != NULL && arguments != NULL && PyTuple_Check(arguments) &&
-                 shape_of(function, shape, depth - 1);
+    bool known =
+        function != NULL && arguments != NULL && PyTuple_Check(arguments) && shape_of(function, shape, depth - 1);
     if (known)
         bind_arguments(shape, (int)PyTuple_GET_SIZE(arguments));
     Py_XDECREF(arguments);
@@ -137,4 +139,21 @@ const char *application_kind_name(enum application_kind kind)
 {
     static const char *const names[] = { "WSGI", "ASGI 2", "ASGI" };
     return names[kind];
+}
+
+static PyObject *py_application_kind(PyObject *self, PyObject *callable)
+{
+    (void)self;
+    return PyUnicode_FromString(application_kind_name(application_kind(callable)));
+}
+
+static PyMethodDef functions[] = {
+    { "application_kind", py_application_kind, METH_O,
+      "What an application speaks: \"ASGI\", \"ASGI 2\" or \"WSGI\"." },
+    { NULL, NULL, 0, NULL },
+};
+
+int detect_add(PyObject *module)
+{
+    return PyModule_AddFunctions(module, functions);
 }

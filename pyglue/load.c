@@ -9,6 +9,7 @@
 #include "pyglue/load.h"
 
 #include <limits.h>
+#include <stdarg.h>
 #include <unistd.h>
 
 #include "config/settings.h"
@@ -43,24 +44,29 @@ static PyObject *call(const char *module_name, const char *function, PyObject *a
 /* ---- the module ----------------------------------------------------------------------------------------------- */
 
 /* What licorne/_hints.py finds: text, or NULL with nothing pending. New reference. */
-static PyObject *hint(const char *function, PyObject *object, const char *text)
+static PyObject *hint(const char *function, const char *format, ...)
 {
-    PyObject *module = PyImport_ImportModule("licorne._hints"), *found = NULL;
-    if (module != NULL && object != NULL)
-        found = PyObject_CallMethod(module, function, "Oz", object, text);
-    else if (module != NULL)
-        found = PyObject_CallMethod(module, function, "z", text);
+    va_list values;
+    va_start(values, format);
+    PyObject *arguments = Py_VaBuildValue(format, values), *found = NULL;
+    va_end(values);
+    PyObject *module = arguments != NULL ? PyImport_ImportModule("licorne._hints") : NULL;
+    PyObject *callable = module != NULL ? PyObject_GetAttrString(module, function) : NULL;
+    if (callable != NULL)
+        found = PyObject_CallObject(callable, arguments);
     PyErr_Clear();
-    Py_XDECREF(module);
     if (found != NULL && !PyUnicode_Check(found))
         Py_CLEAR(found);
+    Py_XDECREF(callable);
+    Py_XDECREF(module);
+    Py_XDECREF(arguments);
     return found;
 }
 
-/* Names what could have been meant by `name` (NULL: nothing near it is known). */
-static void suggest(struct loading *l, PyObject *holder, const char *name)
+/* Names what could have been meant: by `name` (NULL: nothing near it is known) in `holder`, which `label` names. */
+static void suggest(struct loading *l, PyObject *holder, const char *label, const char *name)
 {
-    PyObject *sentence = hint("candidates", holder, name);
+    PyObject *sentence = hint("candidates", "(Osz)", holder, label, name);
     if (sentence != NULL)
         buf_printf(l->message, " %s", utf8_or(sentence, ""));
     Py_XDECREF(sentence);
@@ -82,8 +88,8 @@ static void explain_not_found(struct loading *l, const char *missing)
         free(name);
         return;
     }
-    PyObject *folder = hint("folder_of_module", NULL, missing);
-    PyObject *near = folder == NULL ? hint("near_module", NULL, missing) : NULL;
+    PyObject *folder = hint("folder_of_module", "(s)", missing);
+    PyObject *near = folder == NULL ? hint("near_module", "(s)", missing) : NULL;
     if (folder != NULL)
         buf_printf(l->message, " There is one in %s: add --pythonpath %s.", utf8_or(folder, "?"), utf8_or(folder, "?"));
     else if (near != NULL)
@@ -133,6 +139,15 @@ static bool import_module(struct loading *l)
 
 /* ---- the expression ------------------------------------------------------------------------------------------- */
 
+/* `path` up to `len` names what has no such attribute. */
+static void explain_attribute(struct loading *l, PyObject *holder, const char *path, const char *name, size_t len)
+{
+    char *label = len == 0 ? mem_strdup(l->module_name) : mem_printf("%s:%.*s", l->module_name, (int)len - 1, path);
+    buf_printf(l->message, "\"%s\" has no attribute \"%s\".", label, name);
+    suggest(l, holder, label, name);
+    free(label);
+}
+
 /* Follows "object.attribute" from the module. New reference, or NULL with a message. */
 static PyObject *look_up(struct loading *l, const char *path)
 {
@@ -142,8 +157,7 @@ static PyObject *look_up(struct loading *l, const char *path)
         PyObject *next = PyObject_GetAttrString(object, name);
         if (next == NULL && PyErr_ExceptionMatches(PyExc_AttributeError)) {
             PyErr_Clear();
-            buf_printf(l->message, "\"%s\" has no attribute \"%s\".", l->module_name, name);
-            suggest(l, object, name);
+            explain_attribute(l, object, path, name, (size_t)(name - names));
         } else if (next == NULL) {
             pyerr_log("Looking up \"%s\" failed:", l->spec->app);
             buf_printf(l->message, "\"%s\" cannot be read: see the traceback.", l->spec->app);
@@ -166,7 +180,7 @@ static PyObject *look_up_default(struct loading *l)
         PyErr_Clear();
     }
     buf_printf(l->message, "\"%s\" has neither \"%s\" nor \"%s\".", l->module_name, names[0], names[1]);
-    suggest(l, l->module, NULL);
+    suggest(l, l->module, l->module_name, NULL);
     return NULL;
 }
 
@@ -179,7 +193,10 @@ static PyObject *call_factory(struct loading *l, PyObject *factory, PyObject *ar
         return result;
     PyObject *exception = pyerr_take();
     char *line = pyerr_line(exception);
-    pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Calling \"%s\" failed:", l->spec->app);
+    PyObject *traceback = PyException_GetTraceback(exception);
+    if (traceback != NULL) /* else the arguments do not fit: the line says it all */
+        pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Calling \"%s\" failed:", l->spec->app);
+    Py_XDECREF(traceback);
     buf_printf(l->message, "Calling \"%s\" failed: %s", l->spec->app, line);
     free(line);
     Py_DECREF(exception);
@@ -194,8 +211,8 @@ static PyObject *unparse(PyObject *node)
 
 static bool is_node(PyObject *node, const char *type)
 {
-    return strcmp(Py_TYPE(node)->tp_name, type) == 0 ||
-           (strrchr(Py_TYPE(node)->tp_name, '.') != NULL && strcmp(strrchr(Py_TYPE(node)->tp_name, '.') + 1, type) == 0);
+    return strcmp(Py_TYPE(node)->tp_name, type) == 0 || (strrchr(Py_TYPE(node)->tp_name, '.') != NULL &&
+                                                         strcmp(strrchr(Py_TYPE(node)->tp_name, '.') + 1, type) == 0);
 }
 
 /* A dotted name: ast.Name or a chain of ast.Attribute that ends in one. */
@@ -312,13 +329,25 @@ static enum application_kind kind_of(PyObject *callable, int interface)
     }
 }
 
-static bool check_callable(struct loading *l, PyObject *object)
+/* "None", "an int", "a Config". Valid until the next call. */
+static const char *describe(PyObject *object)
+{
+    static char text[128];
+    const char *type = Py_TYPE(object)->tp_name;
+    if (object == Py_None)
+        return "None";
+    snprintf(text, sizeof(text), "%s %s", strchr("aeiouAEIOU", type[0]) != NULL ? "an" : "a", type);
+    return text;
+}
+
+static bool check_callable(struct loading *l, PyObject *object, bool made)
 {
     if (PyCallable_Check(object))
         return true;
-    buf_printf(l->message, "\"%s\" is %s %s, not an application: it cannot be called.", l->spec->app,
-               strchr("aeiou", Py_TYPE(object)->tp_name[0]) != NULL ? "an" : "a", Py_TYPE(object)->tp_name);
-    suggest(l, l->module, NULL);
+    buf_printf(l->message, "\"%s\" %s %s, not an application: it cannot be called.", l->spec->app,
+               made ? "returned" : "is", describe(object));
+    if (!made)
+        suggest(l, l->module, l->module_name, NULL);
     return false;
 }
 
@@ -328,10 +357,13 @@ static PyObject *load_object(struct loading *l)
     if (!import_module(l))
         return NULL;
     PyObject *object = evaluate(l, &called);
-    if (object != NULL && l->spec->factory && !called && check_callable(l, object))
-        Py_SETREF(object, call_factory(l, object, NULL, NULL));
-    if (object != NULL && !check_callable(l, object))
+    if (object != NULL && !check_callable(l, object, called))
         Py_CLEAR(object);
+    if (object != NULL && l->spec->factory && !called) {
+        Py_SETREF(object, call_factory(l, object, NULL, NULL));
+        if (object != NULL && !check_callable(l, object, true))
+            Py_CLEAR(object);
+    }
     return object;
 }
 

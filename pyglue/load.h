@@ -18,12 +18,12 @@ struct application {
 };
 
 struct load_spec {
-    const char *app;   /* the setting */
-    bool factory;      /* call what it names */
-    int interface;     /* INTERFACE_AUTO …: config/settings.h */
+    const char *app; /* the setting */
+    bool factory;    /* call what it names */
+    int interface;   /* INTERFACE_AUTO …: config/settings.h */
 };
 
-/* Imports, looks up, calls the factory, finds the kind. On failure false, with one line in `message` that says what to do;
- * an exception of the user's code has been logged with its traceback. */
+/* Imports, looks up, calls the factory, finds the kind. On failure false, with one line in `message` that says what to
+ * do; an exception of the user's code has been logged with its traceback. */
 bool application_load(struct application *application, const struct load_spec *spec, struct buf *message);
 void application_done(struct application *application);

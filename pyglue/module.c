@@ -8,11 +8,10 @@
 #pragma weak aioloop_add
 #pragma weak asgi_add
 #pragma weak wsgi_add
-#pragma weak mold_add
 
 static int core_exec(PyObject *module)
 {
-    static int (*const parts[])(PyObject *) = { names_add, aioloop_add, asgi_add, wsgi_add, mold_add };
+    static int (*const parts[])(PyObject *) = { names_add, aioloop_add, asgi_add, wsgi_add, detect_add, mold_add };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (parts[i] != NULL && parts[i](module) < 0)
             return -1;

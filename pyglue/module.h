@@ -5,8 +5,9 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
-int names_add(PyObject *module);    /* names.c: interned strings, known header names */
-int aioloop_add(PyObject *module);  /* aioloop.c: LoopBase */
-int asgi_add(PyObject *module);     /* asgi_http.c, asgi_lifespan.c: their types */
-int wsgi_add(PyObject *module);     /* wsgi.c, wsgi_input.c: their types */
-int mold_add(PyObject *module);     /* mold.c: mold() */
+int names_add(PyObject *module);   /* names.c: interned strings, known header names */
+int aioloop_add(PyObject *module); /* aioloop.c: LoopBase */
+int asgi_add(PyObject *module);    /* asgi_http.c, asgi_lifespan.c: their types */
+int wsgi_add(PyObject *module);    /* wsgi.c, wsgi_input.c: their types */
+int detect_add(PyObject *module);  /* detect.c: application_kind() */
+int mold_add(PyObject *module);    /* mold.c: mold() */

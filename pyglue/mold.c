@@ -16,6 +16,7 @@
 #include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,7 +37,7 @@
 #define EXIT_CONFIG 1
 #define EXIT_BOOT 3
 #define EXIT_APP 4
-#define END_MS 2000 /* what the application's atexit handlers may take in the mold */
+#define END_MS 1500 /* what the application's atexit handlers may take in the mold; less than MOLD_STOP_MS */
 
 struct mold {
     int channel, scoreboard_fd;
@@ -48,7 +49,8 @@ struct mold {
     struct channel_message *message;
 };
 
-/* ---- how it ends -------------------------------------------------------------------------------------------------- */
+/* ---- how it ends --------------------------------------------------------------------------------------------------
+ */
 
 static void tell_failure(const struct mold *m, int exit_code, uint32_t slot, const char *message)
 {
@@ -70,6 +72,8 @@ _Noreturn static void fail(const struct mold *m, int exit_code, const char *form
 
 _Noreturn static void fail_with(const struct mold *m, int exit_code, struct buf *message)
 {
+    while (buf_len(message) > 0 && message->data[message->end - 1] == '\n')
+        message->end--;
     fail(m, exit_code, "%.*s", (int)buf_len(message), buf_str(message).p);
 }
 
@@ -79,7 +83,8 @@ _Noreturn static void end(void)
     pyexit(0, END_MS);
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------ */
+/* ---- signals ------------------------------------------------------------------------------------------------------
+ */
 
 static void on_nothing(int number)
 {
@@ -87,27 +92,31 @@ static void on_nothing(int number)
 }
 
 /* A terminal or a service manager signals the whole group: only the master decides what that means. Handled by nothing
- * rather than ignored, so that programs which the application starts get their defaults; the worker sets its own. TERM
- * stays deadly until the application is loaded: that may hang. */
-static void withstand(const int *signals, size_t count)
+ * rather than ignored, so that programs which the application starts get their defaults; the worker sets its own. */
+static void withstand_signals(void)
 {
+    static const int signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH };
     struct sigaction action = { .sa_handler = on_nothing, .sa_flags = SA_RESTART };
     sigemptyset(&action.sa_mask);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
         sigaction(signals[i], &action, NULL);
 }
 
-/* ---- the conversation's first half: settings ---------------------------------------------------------------------- */
+/* While the user's code runs nobody reads the channel, so that EOF would not be seen. Not inherited by a fork. */
+static void die_with_master(bool on)
+{
+    prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
+}
+
+/* ---- the conversation's first half: settings ----------------------------------------------------------------------
+ */
 
 /* Waits for one message of this type; a STOP or the master's end ends the mold. */
 static void expect(struct mold *m, enum channel_type type)
 {
     int got;
-    Py_BEGIN_ALLOW_THREADS
-    got = channel_wait(m->channel, m->message, -1);
-    Py_END_ALLOW_THREADS
-    if (got <= 0 || m->message->type == CHANNEL_STOP)
-        end();
+    Py_BEGIN_ALLOW_THREADS got = channel_wait(m->channel, m->message, -1);
+    Py_END_ALLOW_THREADS if (got <= 0 || m->message->type == CHANNEL_STOP) end();
     if (m->message->type != type)
         fail(m, EXIT_CONFIG, "The master sent message %d where %d was due: master and package differ in version",
              (int)m->message->type, (int)type);
@@ -166,7 +175,8 @@ static void make_absolute(struct mold *m, const char *name, const char *path)
     free(absolute);
 }
 
-/* ---- the interpreter's surroundings ------------------------------------------------------------------------------- */
+/* ---- the interpreter's surroundings -------------------------------------------------------------------------------
+ */
 
 /* sys.path.insert(0, folder), out of its old place if it was there. */
 static void put_first(const char *folder)
@@ -244,6 +254,22 @@ static void set_environment(const char *name, const char *value)
     Py_XDECREF(os);
 }
 
+/* What the master put there to start this process is not for the application's children (mold_handle.h). */
+static void restore_environment(void)
+{
+    static const char *const names[][2] = {
+        { "LD_PRELOAD", "LICORNE_SAVED_LD_PRELOAD" },
+        { "MALLOC_CONF", "LICORNE_SAVED_MALLOC_CONF" },
+    };
+    for (int i = 0; i < 2; i++) {
+        const char *saved = getenv(names[i][1]);
+        if (saved == NULL)
+            continue;
+        set_environment(names[i][0], saved[0] != '\0' ? saved : NULL);
+        set_environment(names[i][1], NULL);
+    }
+}
+
 static void set_program_name(void)
 {
     PyObject *argv = Py_BuildValue("[s]", "licorne");
@@ -253,7 +279,8 @@ static void set_program_name(void)
     set_environment("SERVER_SOFTWARE", "licorne/" LICORNE_VERSION);
 }
 
-/* ---- preloading --------------------------------------------------------------------------------------------------- */
+/* ---- preloading ---------------------------------------------------------------------------------------------------
+ */
 
 static bool call_gc(const char *function, bool *truth)
 {
@@ -319,10 +346,12 @@ static void warn_of_threads(void)
     long all = stat("/proc/self/task", &tasks) == 0 ? (long)tasks.st_nlink - 2 : 1;
     if (count > 0)
         log_warning("Preloading the application left %zd thread%s running: %s. They do not exist in the workers: start "
-                    "them there, not at import", count, count > 1 ? "s" : "", text != NULL ? text : "?");
+                    "them there, not at import",
+                    count, count > 1 ? "s" : "", text != NULL ? text : "?");
     else if (all > 1)
         log_warning("Preloading the application left %ld native thread%s running (a C library's): they do not exist in "
-                    "the workers", all - 1, all > 2 ? "s" : "");
+                    "the workers",
+                    all - 1, all > 2 ? "s" : "");
     Py_XDECREF(names);
 }
 
@@ -353,7 +382,8 @@ static void say_loaded(const struct mold *m)
         end();
 }
 
-/* ---- forking ------------------------------------------------------------------------------------------------------ */
+/* ---- forking ------------------------------------------------------------------------------------------------------
+ */
 
 static struct inherit *inherit_new(struct mold *m)
 {
@@ -453,11 +483,8 @@ _Noreturn static void obey_forever(struct mold *m)
 {
     for (;;) {
         int got;
-        Py_BEGIN_ALLOW_THREADS
-        got = channel_wait(m->channel, m->message, -1);
-        Py_END_ALLOW_THREADS
-        if (got < 0)
-            end();
+        Py_BEGIN_ALLOW_THREADS got = channel_wait(m->channel, m->message, -1);
+        Py_END_ALLOW_THREADS if (got < 0) end();
         obey(m);
         channel_close_fds(m->message);
         if (PyErr_CheckSignals() < 0)
@@ -465,7 +492,8 @@ _Noreturn static void obey_forever(struct mold *m)
     }
 }
 
-/* ---- entry point -------------------------------------------------------------------------------------------------- */
+/* ---- entry point --------------------------------------------------------------------------------------------------
+ */
 
 static void mold_init(struct mold *m, int channel, int scoreboard_fd)
 {
@@ -487,8 +515,10 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     (void)self;
     if (!PyArg_ParseTuple(args, "ii:mold", &channel, &scoreboard_fd))
         return NULL;
-    withstand((int[]){ SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH }, 8);
+    withstand_signals();
+    die_with_master(true);
     mold_init(&mold, channel, scoreboard_fd);
+    restore_environment();
     set_program_name();
     put_cwd_first(&mold);
     answer_settings(&mold);
@@ -498,8 +528,9 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
         apply_pythonpath(mold.settings.pythonpath);
     if (mold.settings.preload_app)
         preload(&mold);
-    withstand((int[]){ SIGTERM }, 1);
+    withstand_signals(); /* the application may have set its own */
     freeze(&mold);
+    die_with_master(false);
     say_loaded(&mold);
     obey_forever(&mold);
 }

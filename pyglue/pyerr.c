@@ -1,5 +1,5 @@
-/* pyerr: see pyerr.h. The traceback is trimmed by relinking its chain (tb_next is writable), for the exception itself and
- * those it names as cause, context or members; the text then comes from the `traceback` module, so that it reads as
+/* pyerr: see pyerr.h. The traceback is trimmed by relinking its chain (tb_next is writable), for the exception itself
+ * and those it names as cause, context or members; the text then comes from the `traceback` module, so that it reads as
  * Python's own, notes and exception groups included. */
 #include "pyglue/pyerr.h"
 
@@ -9,7 +9,9 @@
 #include "server/base/mem.h"
 #include "server/base/str.h"
 
-#define CHAIN_MAX 32 /* causes and contexts followed */
+#define CHAIN_MAX 32         /* causes and contexts followed */
+#define TEXT_HEAD_BYTES 4000 /* of a text that is too long for the log, … */
+#define TEXT_TAIL_BYTES 9000 /* … where the end says most */
 
 PyObject *pyerr_take(void)
 {
@@ -70,6 +72,19 @@ static bool is_machinery(PyObject *traceback)
     return machinery;
 }
 
+/* The innermost frame is importlib's. */
+static bool is_frozen_inside(PyObject *traceback)
+{
+    PyObject *link = Py_NewRef(traceback), *next;
+    while ((next = attribute(link, "tb_next")) != NULL)
+        Py_SETREF(link, next);
+    PyObject *file = frame_file(link);
+    bool frozen = strncmp(text_or(file, ""), "<frozen importlib", 17) == 0;
+    Py_XDECREF(file);
+    Py_DECREF(link);
+    return frozen;
+}
+
 /* The first link of the chain, from `traceback` on, that is the user's. New reference or NULL. */
 static PyObject *next_own(PyObject *traceback /* borrowed */)
 {
@@ -94,9 +109,12 @@ static void trim_traceback(PyObject *exception)
         Py_DECREF(link);
         link = own;
     }
-    /* An error of ours alone, without a frame of the user's, keeps its frames: they are all there is. */
+    /* Without a frame of the user's: a module that cannot be compiled or found needs none; an error of ours needs all.
+     */
     if (first != NULL && first != whole)
         PyException_SetTraceback(exception, first);
+    else if (first == NULL && whole != NULL && is_frozen_inside(whole))
+        PyException_SetTraceback(exception, Py_None);
     Py_XDECREF(first);
     Py_XDECREF(whole);
 }
@@ -146,6 +164,20 @@ static PyObject *format_exception(PyObject *exception)
     return text;
 }
 
+static void append_bounded(struct buf *out, const char *text, size_t len)
+{
+    if (len <= TEXT_HEAD_BYTES + TEXT_TAIL_BYTES) {
+        buf_append(out, text, len);
+        return;
+    }
+    const char *tail = strchr(text + len - TEXT_TAIL_BYTES, '\n');
+    if (tail == NULL)
+        tail = text + len - TEXT_TAIL_BYTES;
+    buf_append(out, text, TEXT_HEAD_BYTES);
+    buf_printf(out, "\n  … %zu bytes left out …", (size_t)(tail - text) - TEXT_HEAD_BYTES);
+    buf_append(out, tail, (size_t)(text + len - tail));
+}
+
 static void append_exception(struct buf *out, PyObject *exception)
 {
     trim(exception, CHAIN_MAX);
@@ -153,7 +185,7 @@ static void append_exception(struct buf *out, PyObject *exception)
     PyObject *bytes = text != NULL ? PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace") : NULL;
     PyErr_Clear();
     if (bytes != NULL)
-        buf_append(out, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
+        append_bounded(out, PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes));
     else
         buf_printf(out, "%s (the traceback cannot be formatted)", Py_TYPE(exception)->tp_name);
     while (buf_len(out) > 0 && out->data[out->end - 1] == '\n')
@@ -193,26 +225,47 @@ void pyerr_log(const char *format, ...)
     Py_XDECREF(exception);
 }
 
-/* " (shop/models.py:12)", of the innermost frame that is the user's. */
-static void append_place(struct buf *out, PyObject *exception)
+/* In an installed package or the standard library: where it broke, but not where to look first. */
+static bool is_installed(PyObject *traceback)
 {
-    PyObject *whole = PyException_GetTraceback(exception), *last = next_own(whole), *link = Py_XNewRef(last);
+    PyObject *file = frame_file(traceback);
+    const char *path = text_or(file, "");
+    bool installed = strstr(path, "/lib/python3") != NULL || path[0] == '<';
+    Py_XDECREF(file);
+    return installed;
+}
+
+/* The innermost frame of the user's own files; failing that, the innermost of all. New reference or NULL. */
+static PyObject *place_of(PyObject *exception)
+{
+    PyObject *whole = PyException_GetTraceback(exception), *link = next_own(whole), *place = Py_XNewRef(link);
+    bool place_is_own = place != NULL && !is_installed(place);
     while (link != NULL) {
         PyObject *next = attribute(link, "tb_next"), *own = next_own(next);
         Py_XDECREF(next);
-        Py_DECREF(link);
-        link = own;
-        if (own != NULL)
-            Py_SETREF(last, Py_NewRef(own));
+        Py_SETREF(link, own);
+        bool is_own = own != NULL && !is_installed(own);
+        if (own != NULL && (is_own || !place_is_own)) {
+            Py_SETREF(place, Py_NewRef(own));
+            place_is_own = is_own;
+        }
     }
-    PyObject *file = last != NULL ? frame_file(last) : NULL, *line = last != NULL ? attribute(last, "tb_lineno") : NULL;
-    if (file != NULL && line != NULL)
+    Py_XDECREF(whole);
+    return place;
+}
+
+/* " (shop/models.py:12)" */
+static void append_place(struct buf *out, PyObject *exception)
+{
+    PyObject *place = place_of(exception);
+    PyObject *file = place != NULL ? frame_file(place) : NULL,
+             *line = file != NULL ? attribute(place, "tb_lineno") : NULL;
+    if (line != NULL)
         buf_printf(out, " (%s:%ld)", text_or(file, "?"), PyLong_AsLong(line));
     PyErr_Clear();
     Py_XDECREF(line);
     Py_XDECREF(file);
-    Py_XDECREF(last);
-    Py_XDECREF(whole);
+    Py_XDECREF(place);
 }
 
 char *pyerr_line(PyObject *exception)

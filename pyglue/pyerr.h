@@ -9,7 +9,8 @@
 
 #include "server/base/log.h"
 
-/* The pending exception, taken out of the thread: normalized, with its traceback. New reference; NULL: none was pending. */
+/* The pending exception, taken out of the thread: normalized, with its traceback. New reference; NULL: none was
+ * pending. */
 PyObject *pyerr_take(void);
 
 /* Logs the pending exception as an error: the message, then the traceback, in one write; clears it. The message may be

@@ -49,18 +49,17 @@ struct serving {
     struct runtime *runtime;
     struct http_server *http;
     struct worker *worker;
-    struct endpoint *endpoints;  /* by listener; they live as long as the process */
-    struct loop_task publish;    /* stats into the scoreboard, at the end of a turn that changed them */
-    uint64_t requests_at_most;   /* max_requests with its jitter; 0: no limit */
-    uint64_t end_by_ms;          /* when the end must be over; 0: not yet ending */
+    struct endpoint *endpoints; /* by listener; they live as long as the process */
+    struct loop_task publish;   /* stats into the scoreboard, at the end of a turn that changed them */
+    uint64_t requests_at_most;  /* max_requests with its jitter; 0: no limit */
+    uint64_t end_by_ms;         /* when the end must be over; 0: not yet ending */
     bool accepting, left;
 };
 
 /* ---- what the worker tells -------------------------------------------------------------------------------------- */
 
-static void publish(struct loop_task *task)
+static void publish_stats(const struct serving *s)
 {
-    struct serving *s = LIST_ENTRY(task, struct serving, publish);
     const struct http_stats *stats = http_server_stats(s->http);
     struct slot *slot = s->inherit->slot;
     atomic_store_explicit(&slot->requests, stats->requests, memory_order_relaxed);
@@ -69,6 +68,11 @@ static void publish(struct loop_task *task)
     atomic_store_explicit(&slot->in_flight, stats->in_flight, memory_order_relaxed);
     for (int i = 0; i < 6; i++)
         atomic_store_explicit(&slot->status_class[i], stats->status_class[i], memory_order_relaxed);
+}
+
+static void on_publish(struct loop_task *task)
+{
+    publish_stats(LIST_ENTRY(task, struct serving, publish));
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -245,7 +249,7 @@ static void compose(struct serving *s, const struct application *application)
     http_server_on_room(s->http, on_room, s);
     http_server_on_finished(s->http, on_finished, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
-    loop_task_init(&s->publish, publish);
+    loop_task_init(&s->publish, on_publish);
     s->requests_at_most = draw_requests_at_most(s->settings);
     s->accepting = true;
 }
@@ -272,7 +276,7 @@ void serve(struct inherit *inherit, struct application *application)
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
     }
-    publish(&s->publish);
+    publish_stats(s);
     s->runtime->ops->shutdown(s->runtime, time_left(s));
     pyexit(worker_exit_code(s->worker), time_left(s));
 }

@@ -6,7 +6,8 @@
 
 struct inherit;
 
-/* The worker, after worker_hello(): loads the application unless it is loaded, serves, and exits the process. GIL held. */
+/* The worker, after worker_hello(): loads the application unless it is loaded, serves, and exits the process. GIL held.
+ */
 _Noreturn void serve(struct inherit *inherit, struct application *application);
 
 /* Loads what the settings name; see application_load(). */

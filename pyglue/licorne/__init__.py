@@ -1,16 +1,21 @@
 """licorne: an application server for Python web apps."""
 
 _LOOP = ("EventLoopPolicy", "Loop", "install", "new_event_loop")
+_CORE = ("ClientDisconnected", "__version__")
 
 
 def __getattr__(name: str) -> object:
-    # asyncio is imported by whoever uses the loop, not by everyone who imports the package.
+    # asyncio is imported by whoever uses the loop, not by everyone who imports the package: the mold is one of these.
     if name in _LOOP:
         from licorne import loop
 
         return getattr(loop, name)
-    if name == "ClientDisconnected":
-        from licorne._core import ClientDisconnected
+    if name in _CORE:
+        from licorne import _core
 
-        return ClientDisconnected
+        return getattr(_core, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LOOP, *_CORE})

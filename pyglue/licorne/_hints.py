@@ -50,23 +50,24 @@ def _looks_like_application(name: str, value: object, module: str) -> bool:
     return name in USUAL_NAMES or _takes(value) in (2, 3)
 
 
-def candidates(holder: object, wanted: str | None) -> str | None:
-    """A sentence that names what could have been meant by `wanted` in a module or object."""
+def candidates(holder: object, label: str, wanted: str | None) -> str | None:
+    """A sentence that names what could have been meant by `wanted` in `holder`: a module ("shop.web"), or an object in
+    one ("shop.web:site")."""
+    prefix = f"{label}." if ":" in label else f"{label}:"
     names = [name for name in dir(holder) if not name.startswith("_")]
-    module = getattr(holder, "__name__", "")
     values = {name: getattr(holder, name, None) for name in names}
-    apps = [name for name in names if _looks_like_application(name, values[name], module)]
+    apps = [name for name in names if _looks_like_application(name, values[name], label)]
     factories = [name for name in names if name in USUAL_FACTORIES and callable(values[name])]
     near = difflib.get_close_matches(wanted, apps + factories, n=1) if wanted else []
     if near:
         apps = [name for name in apps if name in near]
         factories = [name for name in factories if name in near]
     if apps:
-        return f"Did you mean {' or '.join(f'{module}:{name}' for name in apps[:3])}?"
+        return f"Did you mean {' or '.join(prefix + name for name in apps[:3])}?"
     if factories:
-        return f"Did you mean '{module}:{factories[0]}()'?"
+        return f"Did you mean '{prefix}{factories[0]}()'?"
     if isinstance(holder, types.ModuleType) and not names:
         where = getattr(holder, "__file__", None) or "a namespace package without __init__.py"
         return f"The module is empty ({where})."
     near = difflib.get_close_matches(wanted, names, n=1) if wanted else []
-    return f"Did you mean {module}:{near[0]}?" if near else None
+    return f"Did you mean {prefix}{near[0]}?" if near else None

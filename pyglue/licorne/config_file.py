@@ -20,8 +20,24 @@ from typing import Any, NamedTuple
 DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
 
 HOOKS = frozenset(
-    "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_exec pre_request"
-    " post_request child_exit worker_exit nworkers_changed on_exit ssl_context".split()
+    [
+        "on_starting",
+        "on_reload",
+        "when_ready",
+        "pre_fork",
+        "post_fork",
+        "post_worker_init",
+        "worker_int",
+        "worker_abort",
+        "pre_exec",
+        "pre_request",
+        "post_request",
+        "child_exit",
+        "worker_exit",
+        "nworkers_changed",
+        "on_exit",
+        "ssl_context",
+    ]
 )
 
 # Other ways to say `bind`. In a file that has `bind`, names like these are its own variables.
