@@ -123,7 +123,7 @@ setup(
     version=version(),
     distclass=BinaryDistribution,
     ext_modules=[Extension("licorne._core", [])],
-    scripts=["licorne"] if (ROOT / "server/main.c").exists() else [],
+    scripts=["licorne"],
     cmdclass={"build_py": BuildPackage, "build_ext": BuildExtension, "build_scripts": BuildExecutable},
     options={"build": {"build_base": "build/setuptools"}, "egg_info": {"egg_base": "build"}},
 )
