@@ -3,6 +3,7 @@
  * Python's own, notes and exception groups included. */
 #include "pyglue/pyerr.h"
 
+#include <limits.h>
 #include <stdarg.h>
 
 #include "server/base/buf.h"
@@ -60,14 +61,28 @@ static PyObject *frame_file(PyObject *traceback)
     return file;
 }
 
-/* The machinery between the user's code and us: importlib, this package, and the `-c` line that starts the mold. */
+/* This package's folder with a slash at its end; "" until it is known. */
+static const char *own_folder(void)
+{
+    static char folder[PATH_MAX];
+    PyObject *package = folder[0] == '\0' ? PyImport_ImportModule("licorne") : NULL;
+    PyObject *file = package != NULL ? attribute(package, "__file__") : NULL;
+    const char *path = text_or(file, ""), *slash = strrchr(path, '/');
+    if (slash != NULL)
+        snprintf(folder, sizeof(folder), "%.*s", (int)(slash + 1 - path), path);
+    PyErr_Clear();
+    Py_XDECREF(file);
+    Py_XDECREF(package);
+    return folder;
+}
+
+/* The machinery around the user's code: importlib and this package. */
 static bool is_machinery(PyObject *traceback)
 {
     PyObject *file = frame_file(traceback);
-    const char *path = text_or(file, "");
-    bool machinery = strncmp(path, "<frozen ", 8) == 0 || strstr(path, "/importlib/__init__.py") != NULL ||
-                     strstr(path, "/licorne/config_file.py") != NULL || strstr(path, "/licorne/loop.py") != NULL ||
-                     strstr(path, "/licorne/__init__.py") != NULL;
+    const char *path = text_or(file, ""), *own = own_folder();
+    bool machinery = strncmp(path, "<frozen importlib", 17) == 0 || strstr(path, "/importlib/__init__.py") != NULL ||
+                     (own[0] != '\0' && strncmp(path, own, strlen(own)) == 0);
     Py_XDECREF(file);
     return machinery;
 }

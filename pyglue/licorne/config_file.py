@@ -60,7 +60,7 @@ class File(NamedTuple):
 def find(config: str | None) -> str | None:
     if config:
         return config
-    return next((f"./{name}" for name in DEFAULT_FILES if os.path.isfile(name)), None)
+    return next((name for name in DEFAULT_FILES if os.path.isfile(name)), None)
 
 
 def read(config: str | None, known: Callable[[str], bool]) -> File | None:
