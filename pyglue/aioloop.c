@@ -102,6 +102,7 @@ static PyObject *aioloop_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->loop = loop_new();
     if (self->loop == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
+        self->closed = true; /* nothing to warn about */
         Py_DECREF(self);
         return NULL;
     }
@@ -240,7 +241,7 @@ static PyObject *aioloop_close(PyObject *object, PyObject *none)
 {
     (void)none;
     struct aioloop *self = AIOLOOP(object);
-    if (self->thread_id != 0) {
+    if (self->thread_id != 0 || self->turning) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
@@ -343,6 +344,7 @@ static PyMethodDef aioloop_methods[] = {
     { "call_at", FAST(aioloop_call_at), VARIADIC, "Call the callback at a time of loop.time()." },
     { "create_future", aioloop_create_future, METH_NOARGS, "A new asyncio.Future of this loop." },
     { "create_task", FAST(aioloop_create_task), VARIADIC, "Schedule a coroutine as an asyncio.Task." },
+    { "_start_task", FAST(aioloop_start_task_method), METH_FASTCALL, "A task whose first step runs at once." },
     { "time", aioloop_method_time, METH_NOARGS, "Seconds of the monotonic clock." },
     { "stop", aioloop_stop, METH_NOARGS, "run_forever() returns at the end of the present turn." },
     { "get_debug", aioloop_get_debug, METH_NOARGS, "Whether debug mode is on." },

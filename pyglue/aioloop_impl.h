@@ -147,6 +147,7 @@ struct aioloop {
     uint64_t polled_ns, let_go_ns; /* when it last polled; when it last let go of the GIL */
     uint64_t switch_ns;            /* sys.getswitchinterval() */
     unsigned turns;                /* since it last polled */
+    bool turning;                  /* inside a turn */
     bool waiting, woken;           /* in a poll that may block; and was woken from it */
     PyThreadState *thread_state;   /* while the GIL is let go */
     PyObject *raised;              /* KeyboardInterrupt or SystemExit out of an inline step: leaves run_forever() */
@@ -190,6 +191,8 @@ void watches_free(struct aioloop *self);
 int task_state_init(struct aioloop_state *state);
 PyObject *aioloop_create_future(PyObject *self, PyObject *none);
 PyObject *aioloop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+/* aioloop_start_task() for the tests: (coro, name). */
+PyObject *aioloop_start_task_method(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 /* During aioloop_start_task(): keeps the step instead of queueing it. */
 bool task_step_capture(struct aioloop *self, PyObject *callback, PyObject *context);
 

@@ -231,35 +231,46 @@ static int read_switch_interval(struct aioloop *self)
     return 0;
 }
 
-static int run_prepare(struct aioloop *self)
+static int run_begin(struct aioloop *self)
 {
     if (aioloop_check_open(self) < 0 || read_switch_interval(self) < 0)
         return -1;
+    if (self->turning) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+        return -1;
+    }
+    self->turning = true;
     self->turns = TURNS_PER_POLL; /* the first turn polls */
     self->let_go_ns = clock_ns();
     return 0;
+}
+
+static PyObject *run_end(struct aioloop *self, int outcome)
+{
+    self->turning = false;
+    return outcome < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 PyObject *aioloop_run(PyObject *object, PyObject *none)
 {
     (void)none;
     struct aioloop *self = AIOLOOP(object);
-    if (run_prepare(self) < 0)
+    if (run_begin(self) < 0)
         return NULL;
+    int outcome;
     do
-        if (turn(self) < 0)
-            return NULL;
-    while (!self->stopping);
-    Py_RETURN_NONE;
+        outcome = turn(self);
+    while (outcome == 0 && !self->stopping);
+    return run_end(self, outcome);
 }
 
 PyObject *aioloop_run_once(PyObject *object, PyObject *none)
 {
     (void)none;
     struct aioloop *self = AIOLOOP(object);
-    if (run_prepare(self) < 0 || turn(self) < 0)
+    if (run_begin(self) < 0)
         return NULL;
-    Py_RETURN_NONE;
+    return run_end(self, turn(self));
 }
 
 void aioloop_run_init(struct aioloop *self)

@@ -203,3 +203,11 @@ PyObject *aioloop_start_task(PyObject *object, PyObject *coro, PyObject *name)
         keep_raised(self);
     return task;
 }
+
+PyObject *aioloop_start_task_method(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs == 2)
+        return aioloop_start_task(self, args[0], args[1]);
+    PyErr_SetString(PyExc_TypeError, "_start_task() takes a coroutine and a name");
+    return NULL;
+}

@@ -39,6 +39,7 @@ static void watch_apply(struct watch *w, int fd)
     struct ev_loop *ev = loop_ev(w->loop->loop);
     int events = (w->reader ? EV_READ : 0) | (w->writer ? EV_WRITE : 0);
     ev_io_stop(ev, &w->io);
+    aioloop_wake(w->loop); /* does nothing but when another thread changes what a waiting loop watches */
     if (events == 0)
         return;
     ev_io_set(&w->io, fd, events);
@@ -170,7 +171,7 @@ static PyObject *add_watch(PyObject *object, const char *method, bool writer, Py
     if (fd < 0 || aioloop_check_open(self) < 0)
         return NULL;
     struct watch *w = watch_get(self, fd);
-    if (w == NULL || (!ev_is_active(&w->io) && fd_check(fd) < 0))
+    if (w == NULL || fd_check(fd) < 0)
         return NULL;
     struct handle *handle = handle_new(self, args[1], args + 2, nargs - 2, NULL);
     if (handle == NULL)

@@ -10,6 +10,7 @@ library's selector loop, over those readers and writers.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import selectors
 import signal
@@ -27,6 +28,10 @@ __all__ = ("EventLoopPolicy", "Loop", "install", "new_event_loop")
 _FORMAT_OPTIONS = {"debug": True} if sys.version_info >= (3, 13) else {}
 
 _loops: weakref.WeakSet[Loop] = weakref.WeakSet()
+
+
+def _in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
 
 
 class _Selector:
@@ -90,7 +95,7 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
 
     def _wakeup_begin(self) -> bool:
         """Let signals wake the poll. Whoever had set a wakeup descriptor gets the bytes passed on."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _in_main_thread():
             return False
         try:
             own = self._csock.fileno()
@@ -111,10 +116,8 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
     def _process_self_data(self, data: bytes) -> None:
         super()._process_self_data(data)
         if self._chained_wakeup_fd >= 0:
-            try:
+            with contextlib.suppress(OSError):  # full, or closed by its owner
                 os.write(self._chained_wakeup_fd, data)
-            except OSError:
-                pass  # full, or closed by its owner
 
     # --- called by the turn ---
 
@@ -141,7 +144,7 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         old = self._csock.fileno()
         self._close_self_pipe()
         self._make_self_pipe()
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             fd = signal.set_wakeup_fd(-1)
             signal.set_wakeup_fd(self._csock.fileno() if fd == old else fd, warn_on_full_buffer=False)
 
