@@ -1,0 +1,90 @@
+"""What a request costs in system calls: counted by strace, so a change of the hot path cannot go unnoticed."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.server import Server, wait_until
+
+APPS = Path(__file__).parent / "apps"
+CALLS = "read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,epoll_ctl,close,accept4"
+REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\nUser-Agent: invariants\r\nAccept: */*\r\n\r\n"
+ROUNDS = 200
+
+pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+class Strace:
+    """The calls of one process, all threads, as lines of strace."""
+
+    def __init__(self, pid: int, out: Path):
+        self.out = out
+        self.process = subprocess.Popen(
+            ["strace", "-f", "-qq", "-e", f"trace={CALLS}", "-o", str(out), "-p", str(pid)], stderr=subprocess.PIPE
+        )
+        status = Path(f"/proc/{pid}/status")
+        wait_until(lambda: not re.search(r"TracerPid:\s+0\n", status.read_text()), "strace to attach")
+
+    def stop(self) -> list[str]:
+        self.process.terminate()
+        self.process.wait(30)
+        return [line.split(None, 1)[1] for line in self.out.read_text().splitlines() if "(" in line]
+
+
+def read_responses(client: socket.socket, count: int) -> bytes:
+    """Reads until `count` hello responses have come."""
+    data = b""
+    while data.count(b"Hello, World!") < count:
+        part = client.recv(65536)
+        assert part, f"closed after {data!r}"
+        data += part
+    return data
+
+
+def count_calls(server: Server, tmp_path: Path, exchange) -> tuple[Counter, list[str]]:
+    with server.connect() as client:
+        for _ in range(3):
+            client.sendall(REQUEST)
+            read_responses(client, 1)
+        (worker,) = server.workers()
+        strace = Strace(worker, tmp_path / "strace")
+        exchange(client)
+        lines = strace.stop()
+    return Counter(line.split("(")[0] for line in lines), lines
+
+
+def kept_requests(client: socket.socket) -> None:
+    for _ in range(ROUNDS):
+        client.sendall(REQUEST)
+        read_responses(client, 1)
+
+
+@pytest.mark.parametrize(
+    "args", [["hello_asgi:app"], ["hello_wsgi:app"], ["hello_wsgi:app", "--threads", "4"]], ids=["asgi", "wsgi", "wsgi-threads"]
+)
+class TestSystemCalls:
+    def test_a_kept_request_is_one_read_and_one_write(self, args, tmp_path):
+        with Server(*args, cwd=APPS) as server:
+            calls, lines = count_calls(server, tmp_path, kept_requests)
+        served = Counter(line.split("(")[0] for line in lines if "HTTP/1.1" in line)
+        assert served["read"] == ROUNDS
+        assert served["write"] == ROUNDS
+        assert not [line for line in lines if "EAGAIN" in line and line.startswith("read(")]
+        assert calls["epoll_ctl"] == 0
+        assert calls["close"] == calls["accept4"] == 0
+
+    def test_sixteen_pipelined_requests_are_answered_in_one_write(self, args, tmp_path):
+        def exchange(client: socket.socket) -> None:
+            client.sendall(REQUEST * 16)
+            read_responses(client, 16)
+
+        with Server(*args, cwd=APPS) as server:
+            _, lines = count_calls(server, tmp_path, exchange)
+        writes = [line for line in lines if re.match(r"(write|writev|sendto|sendmsg)\(", line) and "HTTP/1.1" in line]
+        assert len(writes) == 1, writes
