@@ -124,14 +124,14 @@ class Server:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the server did not end within {timeout} s; its log:\n{self.log}") from None
 
-    def signal(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
         """Signals the master unless it has ended, waits, and returns its exit code."""
         assert self._process is not None
         if self._process.poll() is None:
-            self.signal(number)
+            self.send_signal(number)
         return self.wait_exit(timeout)
 
     def kill_all(self) -> None:

@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""A mold and its workers in plain Python, which speak the channel (server/process/channel.h) and little else: so that the
+master is tested alone, and misfortunes can be had on order.
+
+The master runs it in place of a Python interpreter (--python). What goes wrong is said by the application's name, or by
+the file that $FAKE_MOLD names, read at each start of a mold: one of the words of MISFORTUNES.
+
+A worker answers one line, `GET /WHAT ...`, and closes: /pid, /generation, /exit?N, /abort, /stuck (its slot says that a
+turn began long ago), /leave (it asks to be replaced), /slow (answers when it is told to stop).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+
+HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN = range(1, 11)
+VERSION = 1
+NO_SLOT = 0xFFFFFFFF
+MAX_BYTES = 128 * 1024 + 4
+
+SLOTS_AT, SLOT_BYTES, TURN_AT = 64, 128, 16  # struct scoreboard
+
+MISFORTUNES = (
+    "exits-at-once",
+    "other-version",
+    "bad-config",
+    "cannot-load",
+    "hangs-loading",
+    "cannot-fork",
+    "worker-cannot-boot",
+    "worker-cannot-load",
+    "worker-dies-booting",
+    "worker-hangs-booting",
+    "worker-dies-young",
+)
+
+
+class Channel:
+    def __init__(self, fd: int) -> None:
+        self.socket = socket.socket(fileno=fd)
+        self.socket.setblocking(True)
+
+    def send(self, kind: int, data: bytes = b"") -> None:
+        self.socket.send(struct.pack("=I", kind) + data)
+
+    def receive(self) -> tuple[int, bytes, list[int]]:
+        """Kind 0: the master is gone."""
+        data, fds, _, _ = socket.recv_fds(self.socket, MAX_BYTES, 64)
+        if not data:
+            return 0, b"", fds
+        return struct.unpack_from("=I", data)[0], data[4:], fds
+
+    def hello(self, slot: int = 0, version: int = VERSION) -> None:
+        self.send(HELLO, struct.pack("=II32s", version, slot, b"3.99.0"))
+
+    def failed(self, exit_code: int, message: str, slot: int = NO_SLOT) -> None:
+        self.send(FAILED, struct.pack("=iI1024s", exit_code, slot, message.encode()))
+
+
+class Worker:
+    def __init__(self, channel: Channel, listeners: list[socket.socket], spawn: tuple[int, int, int], misfortune: str):
+        self.channel, self.listeners, self.misfortune = channel, listeners, misfortune
+        self.slot, self.generation, _ = spawn
+        self.scoreboard = -1
+        self.slow: list[socket.socket] = []
+
+    def run(self) -> None:
+        self.channel.hello(self.slot)
+        self.boot()
+        self.channel.send(READY)
+        if self.misfortune == "worker-dies-young":
+            os._exit(8)
+        while True:
+            for ready in select.select([self.channel.socket, *self.listeners], [], [])[0]:
+                if ready is self.channel.socket:
+                    self.hear()
+                else:
+                    self.serve(ready)
+
+    def boot(self) -> None:
+        if self.misfortune in ("worker-cannot-boot", "worker-cannot-load"):
+            code = 3 if self.misfortune == "worker-cannot-boot" else 4
+            self.channel.failed(code, f"sorry: {self.misfortune}")
+            os._exit(code)
+        if self.misfortune == "worker-dies-booting":
+            os._exit(7)
+        if self.misfortune == "worker-hangs-booting":
+            time.sleep(1000)
+
+    def hear(self) -> None:
+        kind, _, _ = self.channel.receive()
+        if kind not in (0, STOP):
+            return
+        for client in self.slow:
+            self.answer(client, "slow")
+        os._exit(0)
+
+    def answer(self, client: socket.socket, text: str) -> None:
+        with contextlib.suppress(OSError):
+            client.sendall(f"{text}\n".encode())
+        client.close()
+
+    def serve(self, listener: socket.socket) -> None:
+        try:
+            client, _ = listener.accept()
+        except BlockingIOError:
+            return
+        client.setblocking(True)
+        what, _, argument = client.recv(1000).split()[1].decode().removeprefix("/").partition("?")
+        if what == "exit":
+            os._exit(int(argument))
+        elif what == "abort":
+            os.abort()
+        elif what == "stuck":
+            began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            os.pwrite(self.scoreboard, struct.pack("=Q", began), SLOTS_AT + self.slot * SLOT_BYTES + TURN_AT)
+            signal.pause()
+        elif what == "leave":
+            self.channel.send(LEAVING, struct.pack("=64s", b"asked to"))
+            self.answer(client, str(os.getpid()))
+        elif what == "slow":
+            self.slow.append(client)
+        else:
+            self.answer(client, str(self.generation if what == "generation" else os.getpid()))
+
+
+class Mold:
+    def __init__(self, channel: Channel, scoreboard: int) -> None:
+        self.channel, self.scoreboard = channel, scoreboard
+        file = os.environ.get("FAKE_MOLD")
+        self.misfortune = Path(file).read_text().strip() if file and Path(file).exists() else ""
+
+    def run(self) -> None:
+        if self.misfortune == "exits-at-once":
+            sys.exit(5)
+        self.channel.hello(version=VERSION + (self.misfortune == "other-version"))
+        _, given, _ = self.channel.receive()
+        found = re.search(rb"^app\t\d\t[^\t]*\t(.*)$", given, re.MULTILINE)
+        if not self.misfortune and found and found[1].decode() in MISFORTUNES:
+            self.misfortune = found[1].decode()
+        self.answer()
+        for signal_number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+            signal.signal(signal_number, signal.SIG_IGN)
+        while True:
+            kind, data, fds = self.channel.receive()
+            if kind in (0, STOP):
+                sys.exit(0)
+            if kind == SPAWN:
+                self.spawn(struct.unpack("=III", data), fds)
+
+    def answer(self) -> None:
+        bad = self.misfortune == "bad-config"
+        self.channel.send(SETTINGS, b"workers\t1\tfake.conf.py:1\tmany\n" if bad else b"")
+        if self.channel.receive()[0] != CONFIGURED:
+            sys.exit(0)
+        if self.misfortune == "cannot-load":
+            self.channel.failed(4, "sorry: cannot-load")
+            sys.exit(4)
+        if self.misfortune == "hangs-loading":
+            time.sleep(1000)
+        self.channel.send(LOADED, struct.pack("=16s", b""))
+
+    def spawn(self, spawn: tuple[int, int, int], fds: list[int]) -> None:
+        if self.misfortune == "cannot-fork":
+            self.channel.failed(3, "sorry: cannot-fork", spawn[0])
+        else:
+            child = os.fork()
+            if child == 0:
+                self.fork_again(spawn, fds)
+            os.waitpid(child, 0)
+        for fd in fds:
+            os.close(fd)
+
+    def fork_again(self, spawn: tuple[int, int, int], fds: list[int]) -> None:
+        if os.fork() == 0:
+            self.channel.socket.close()
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            worker = Worker(Channel(fds[0]), [socket.socket(fileno=fd) for fd in fds[1:]], spawn, self.misfortune)
+            worker.scoreboard = self.scoreboard
+            worker.run()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    numbers = re.search(r"mold\((\d+), (\d+)\)", " ".join(sys.argv))
+    assert numbers
+    Mold(Channel(int(numbers[1])), int(numbers[2])).run()

@@ -1,0 +1,377 @@
+"""The master alone: start-up, exit codes, signals, replacing, reloading, with a fake mold and fake workers."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.server import Server, alive, wait_until
+
+FAKE_MOLD = Path(__file__).parent / "support" / "fake_mold.py"
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> Path:
+    """What the master runs as the interpreter: the fake mold, under this Python whatever is on PATH."""
+    program = tmp_path / "fake-python"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -E "{FAKE_MOLD}" "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def fake_server(tmp_path: Path, fake_python: Path) -> Callable[..., Server]:
+    def make(*args: str, app: str = "fake:app", **options: object) -> Server:
+        env = {"FAKE_MOLD": str(tmp_path / "misfortune")}
+        return Server(app, "--python", str(fake_python), *args, cwd=tmp_path, env=env, **options)
+
+    return make
+
+
+FakeServer = Callable[..., Server]
+
+
+def ask(server: Server, path: str) -> str:
+    with server.connect() as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        return client.makefile().read().strip()
+
+
+def pids(server: Server) -> list[int]:
+    return [int(match[1]) for match in server.wait_log(r"Booting worker with pid: (\d+)")]
+
+
+def log_errors(server: Server) -> list[str]:
+    return re.findall(r"\[ERROR\] (.*)", server.log)
+
+
+# --- starting
+
+
+def test_start_up_lines(fake_server: FakeServer) -> None:
+    with fake_server("--workers", "2") as server:
+        lines = [line.partition("] [INFO] ")[2] for line in server.log.splitlines()]
+        assert re.fullmatch(rf"Starting licorne \d+\.\d+\.\d+ \(Python 3\.99\.0, master {server.pid}\)", lines[0])
+        assert re.fullmatch(rf"Listening at: http://127\.0\.0\.1:[1-9]\d* \({server.pid}\)", lines[1])
+        assert lines[2] == "Serving fake:app with 2 workers"
+        assert re.fullmatch(r"Ready: 2 workers after \d+\.\d\d s", lines[-1])
+        assert sorted(pids(server)) == sorted(server.workers())
+        assert ask(server, "/pid") in map(str, server.workers())
+
+
+def test_the_workers_are_the_masters_children(fake_server: FakeServer) -> None:
+    with fake_server("--workers", "3") as server:
+        for pid in server.workers():
+            status = Path(f"/proc/{pid}/status").read_text()
+            assert re.search(r"PPid:\t(\d+)", status)[1] == str(server.pid)
+
+
+def test_unix_socket_is_unlinked_at_the_end(fake_server: FakeServer) -> None:
+    with fake_server(bind="unix") as server:
+        path = Path(server.address)
+        assert path.is_socket()
+        assert ask(server, "/pid")
+        server.stop()
+        assert not path.exists()
+
+
+def test_stale_unix_socket_is_replaced(fake_server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(path))
+    stale.listen()
+    stale.close()
+    with fake_server("--bind", f"unix:{path}", bind=None) as server:
+        assert ask(server, "/pid")
+
+
+def test_unix_socket_of_a_living_server_is_left_alone(fake_server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        other.listen()
+        with fake_server("--bind", f"unix:{path}", bind=None, wait=False) as server:
+            assert server.wait_exit() == 1
+            assert "another server listens there" in server.log
+        assert path.is_socket()
+
+
+def test_a_file_in_the_way_is_left_alone(fake_server: FakeServer, tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    with fake_server("--bind", f"unix:{path}", bind=None, wait=False) as server:
+        assert server.wait_exit() == 1
+        assert "not a socket" in server.log
+    assert path.read_text() == "data"
+
+
+def test_several_addresses(fake_server: FakeServer, tmp_path: Path) -> None:
+    with fake_server("--bind", "127.0.0.1:0", "--bind", f"unix:{tmp_path / 's'}", bind=None) as server:
+        assert len(server.addresses) == 2
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+        assert ask(server, "/pid")
+
+
+def test_port_in_use(fake_server: FakeServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        with fake_server("--bind", address, bind=None, wait=False) as server:
+            assert server.wait_exit() == 1
+            errors = log_errors(server)
+            assert len(errors) == 1
+            assert f"Cannot listen on {address}: Address already in use" in errors[0]
+            assert "--bind" in errors[0]
+
+
+def test_inherited_descriptor_must_listen(fake_server: FakeServer) -> None:
+    with fake_server("--bind", "fd://0", bind=None, wait=False) as server:
+        assert server.wait_exit() == 1
+        assert "Cannot listen on fd://0" in server.log
+
+
+# --- exit codes
+
+
+@pytest.mark.parametrize(
+    ("misfortune", "exit_code", "says"),
+    [
+        ("exits-at-once", 3, "cannot run licorne's extension"),
+        ("other-version", 3, "another version"),
+        ("bad-config", 1, "workers"),
+        ("cannot-load", 4, "sorry: cannot-load"),
+        ("worker-cannot-boot", 3, "sorry: worker-cannot-boot"),
+        ("worker-cannot-load", 4, "sorry: worker-cannot-load"),
+        ("worker-dies-booting", 3, "exited with status 7"),
+    ],
+)
+def test_failing_start(fake_server: FakeServer, tmp_path: Path, misfortune: str, exit_code: int, says: str) -> None:
+    (tmp_path / "misfortune").write_text(misfortune)
+    with fake_server("--workers", "3", wait=False) as server:
+        assert server.wait_exit() == exit_code
+        errors = log_errors(server)
+        assert says in errors[0]
+        assert len(errors) == 1
+
+
+@pytest.mark.parametrize("misfortune", ["hangs-loading", "worker-hangs-booting"])
+def test_boot_timeout(fake_server: FakeServer, misfortune: str) -> None:
+    with fake_server("--boot-timeout", "0.5", app=misfortune, wait=False) as server:
+        assert server.wait_exit() == 3
+        assert len(log_errors(server)) == 1
+        assert "--boot-timeout" in log_errors(server)[0]
+
+
+@pytest.mark.parametrize("misfortune", ["hangs-loading", "worker-hangs-booting"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopping_while_starting(fake_server: FakeServer, misfortune: str, number: int) -> None:
+    with fake_server(app=misfortune, wait=False) as server:
+        server.wait_log("Serving")
+        assert server.stop(number) == 0
+        server.assert_nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("args", "exit_code", "says"),
+    [
+        ([], 2, "no application"),
+        (["app:app", "--no-such-option"], 2, "--no-such-option"),
+        (["app:app", "--workers", "many"], 1, "workers"),
+        (["app:app", "--python", "/nonexistent/python"], 1, "/nonexistent/python"),
+    ],
+)
+def test_wrong_command_line(tmp_path: Path, args: list[str], exit_code: int, says: str) -> None:
+    with Server(*args, bind=None, cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == exit_code
+        assert says in server.log
+
+
+def test_version_and_help(tmp_path: Path) -> None:
+    for option, begins in (("--version", "licorne "), ("--help", "Usage")):
+        with Server(option, bind=None, cwd=tmp_path, wait=False) as server:
+            assert server.wait_exit() == 0
+            assert server.output.lower().startswith(begins.lower())
+
+
+# --- stopping
+
+
+def test_term_lets_requests_finish(fake_server: FakeServer) -> None:
+    with fake_server() as server, server.connect() as client:
+        client.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        ask(server, "/pid")  # served after the slow one was accepted
+        assert server.stop() == 0
+        assert client.makefile().read() == "slow\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_fast_stop(fake_server: FakeServer, number: int) -> None:
+    with fake_server("--workers", "2") as server:
+        assert server.stop(number) == 0
+
+
+def test_graceful_timeout_ends_in_a_kill(fake_server: FakeServer) -> None:
+    with fake_server("--graceful-timeout", "0.1") as server:
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGSTOP)
+        assert server.stop() == 0
+        assert f"Worker {pid} had not ended in time: killed" in server.log
+
+
+def test_a_second_signal_ends_it_at_once(fake_server: FakeServer) -> None:
+    with fake_server("--graceful-timeout", "1000") as server:
+        os.kill(server.workers()[0], signal.SIGSTOP)
+        server.send_signal(signal.SIGTERM)
+        server.wait_log("Received SIGTERM: ")
+        assert server.stop(signal.SIGINT) == 0
+
+
+def test_nothing_is_left_when_the_master_is_killed(fake_server: FakeServer) -> None:
+    with fake_server("--workers", "3") as server:
+        assert len(server.processes()) == 5
+        server.stop(signal.SIGKILL)
+        server.assert_nothing_left()
+
+
+def test_interrupt_of_the_whole_group(tmp_path: Path, fake_server: FakeServer) -> None:
+    with fake_server("--workers", "2") as server:
+        for pid in server.processes():
+            os.kill(pid, signal.SIGINT)
+        assert server.wait_exit() == 0
+
+
+# --- replacing
+
+
+@pytest.mark.parametrize(
+    ("path", "says"), [("/exit?9", "exited with status 9"), ("/abort", "was killed by SIGABRT"), ("/exit?0", "status 0")]
+)
+def test_a_dead_worker_is_replaced(fake_server: FakeServer, path: str, says: str) -> None:
+    with fake_server() as server:
+        (before,) = server.workers()
+        assert ask(server, path) == ""
+        (line,) = server.wait_log(rf"\[ERROR\] Worker {before} (.*)")
+        assert re.search(rf"{says} at the age of \d+\.\d s; it is replaced", line[1])
+        server.wait_log("Booting worker", count=2)
+        assert int(ask(server, "/pid")) != before
+
+
+def test_the_mold_is_made_again_when_needed(fake_server: FakeServer) -> None:
+    with fake_server() as server:
+        (before,) = server.workers()
+        (mold,) = set(server.processes()) - {before, server.pid}
+        os.kill(mold, signal.SIGKILL)
+        server.wait_log(r"The mold \(pid \d+\) was killed by SIGKILL")
+        assert int(ask(server, "/pid")) == before
+        assert len(server.processes()) == 2
+        os.kill(before, signal.SIGKILL)
+        server.wait_log("Booting worker", count=2)
+        assert int(ask(server, "/pid")) != before
+
+
+def test_a_leaving_worker_serves_until_its_replacement_is_ready(fake_server: FakeServer) -> None:
+    with fake_server() as server:
+        before = int(ask(server, "/leave"))
+        server.wait_log(rf"Worker {before} is to be replaced: asked to")
+        server.wait_log(rf"Worker {before} has left")
+        assert server.log.index("has left") > server.log.rindex("Booting worker")
+        assert int(ask(server, "/pid")) != before
+
+
+def test_crash_loop_backs_off(fake_server: FakeServer, tmp_path: Path) -> None:
+    with fake_server() as server:
+        (tmp_path / "misfortune").write_text("worker-dies-young")
+        for pid in set(server.processes()) - {server.pid}:
+            os.kill(pid, signal.SIGKILL)
+        server.wait_log("the next one is started in 1 s")
+        server.wait_log("the next one is started in 2 s")
+        assert len(pids(server)) <= 4
+        server.stop()
+
+
+def test_a_mold_that_cannot_fork_is_asked_again(fake_server: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "misfortune").write_text("cannot-fork")
+    with fake_server(wait=False) as server:
+        server.wait_log("sorry: cannot-fork", count=2)
+        server.wait_log("the next one is started in 1 s")
+        server.stop()
+
+
+def test_a_stuck_worker_is_killed_and_replaced(fake_server: FakeServer) -> None:
+    with fake_server("--timeout", "0.5") as server:
+        (before,) = server.workers()
+        assert ask(server, "/stuck") == ""
+        server.wait_log(rf"Worker {before} was stuck in one turn for more than 0.5 s \(--timeout\): killed")
+        server.wait_log("Booting worker", count=2)
+        assert int(ask(server, "/pid")) != before
+        assert len(log_errors(server)) == 1
+
+
+# --- scaling, reloading, logs
+
+
+def test_ttin_and_ttou(fake_server: FakeServer) -> None:
+    with fake_server() as server:
+        (oldest,) = server.workers()
+        server.send_signal(signal.SIGTTIN)
+        wait_until(lambda: len(server.workers()) == 2)
+        server.wait_log("Workers wanted: 2")
+        server.send_signal(signal.SIGTTOU)
+        server.wait_log(rf"Worker {oldest} has left")
+        server.send_signal(signal.SIGTTOU)
+        server.wait_log("Workers wanted: 1", count=2)
+        assert len(server.workers()) == 1
+
+
+def test_hup_exchanges_the_generation(fake_server: FakeServer) -> None:
+    with fake_server("--workers", "2") as server:
+        before = server.workers()
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 2 serves")
+        wait_until(lambda: not any(map(alive, before)))
+        assert ask(server, "/generation") == "2"
+        wait_until(lambda: len(server.processes()) == 4)
+
+
+@pytest.mark.parametrize(
+    "misfortune", ["bad-config", "cannot-load", "worker-cannot-boot", "worker-dies-booting", "exits-at-once"]
+)
+def test_a_failed_hup_changes_nothing(fake_server: FakeServer, tmp_path: Path, misfortune: str) -> None:
+    with fake_server("--workers", "2") as server:
+        before = server.workers()
+        processes = server.processes()
+        (tmp_path / "misfortune").write_text(misfortune)
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("The reload has failed: generation 1 serves on")
+        wait_until(lambda: server.processes() == processes)
+        assert server.workers() == before
+        (tmp_path / "misfortune").write_text("")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 3 serves")
+        assert ask(server, "/generation") == "3"
+
+
+def test_many_hups_are_two(fake_server: FakeServer) -> None:
+    with fake_server() as server:
+        for _ in range(5):
+            server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: ")
+        wait_until(lambda: len(server.processes()) == 3)
+        assert ask(server, "/pid")
+
+
+def test_usr1_reopens_the_error_log(fake_server: FakeServer, tmp_path: Path) -> None:
+    log = tmp_path / "error.log"
+    with fake_server("--error-logfile", str(log), wait=False) as server:
+        wait_until(lambda: log.exists() and "Ready: " in log.read_text())
+        log.rename(tmp_path / "error.log.1")
+        server.send_signal(signal.SIGUSR1)
+        wait_until(lambda: log.exists() and "Reopened" in log.read_text())
+        server.stop()
