@@ -18,12 +18,14 @@
 
 #include "server/base/arena.h"
 #include "server/base/buf.h"
+#include "server/base/list.h"
 #include "server/base/str.h"
 
 #define REQUEST_BODY_HIGH_WATER (64 * 1024)
 #define REQUEST_BODY_LOW_WATER (16 * 1024)
 
 struct conn;
+struct request_pool;
 
 /* One header field. In a request the name is in lower case and the value without surrounding blanks. */
 struct field {
@@ -73,28 +75,39 @@ struct request {
     const char *error;      /* text for REQUEST_INVALID; lives as long as the request */
 
     struct arena arena;
-    /* What the core alone uses follows in http/request.c's and http/conn.c's terms: */
+    /* What the core alone uses: */
     struct request_core {
-        const char *head;          /* base of the head's bytes */
-        size_t head_len;
-        bool pinned;
-        bool expects_continue;     /* 100-continue is asked for and not yet answered */
+        struct request_pool *pool;
+        struct list node;          /* free in the pool, or waiting for on_disconnect */
+        const char *base;          /* where the head lies; NULL: nowhere yet */
+        size_t base_len;
+        struct buf head;           /* its memory once pinned, or when it came in pieces */
+        size_t head_len;           /* bytes of it in `head` while it is being received */
+        size_t field_cap;
         bool told_app;             /* on_request was called */
         bool disconnect_told;
+        bool expects_continue;     /* 100-continue is asked for and not yet answered */
         bool keep_alive;           /* as far as the request and the response so far allow */
-        bool close_after;          /* the response says `Connection: close` */
+        bool close_said;           /* the response says `Connection: close`, or is delimited by it */
+        bool app_closes;           /* the application said `Connection: close` */
         bool response_chunked;
-        bool response_no_body;     /* HEAD, 1xx, 204, 304 */
-        bool writable_owed;
+        bool response_no_body;     /* HEAD, 204, 304 */
+        bool writable_owed;        /* REQUEST_FULL was said */
+        bool has_date, has_server; /* the application gave its own */
         int64_t response_length;   /* declared Content-Length; -1: none */
-        struct buf response_head;  /* formatted while HELD; without the blank line */
-        uint64_t response_began_ns;
-        struct request *next_free; /* the pool's */
+        struct buf response_head;  /* status line and fields of the application */
+        uint64_t response_bytes;   /* head included, for the access log */
     } core;
 };
 
 void request_ref(struct request *request);
 void request_unref(struct request *request);
+
+/* For the core: requests come from a pool and keep their memory there. The pool lives until it was closed and the last of its
+ * requests is gone. */
+struct request_pool *request_pool_new(void);
+void request_pool_close(struct request_pool *pool);
+struct request *request_new(struct request_pool *pool, struct conn *conn);
 
 /* Copies the head out of the shared read buffer so that it lives as long as the request. Called by the core when the
  * application keeps the request beyond on_request(); idempotent. All `struct str` of the head are rebased. */
@@ -129,6 +142,9 @@ enum request_result request_write(struct request *request, struct str data, bool
 /* As request_write(), of a file: `count` bytes from `offset`; `fd` stays the caller's until release. */
 enum request_result request_write_file(struct request *request, int fd, off_t offset, size_t count, bool more,
                                        const struct body_ref *ref);
+
+/* Takes a held head back, as if request_start() had not been called (WSGI's exc_info). Nothing else than HELD changes. */
+void request_recall(struct request *request);
 
 /* Sends what is queued now rather than at the end of the turn. OK, FULL or GONE. */
 enum request_result request_flush(struct request *request);

@@ -1,0 +1,463 @@
+/* access_log: see access_log.h. What the client sent is escaped: control bytes, quotes, backslashes and everything beyond ASCII,
+ * so that no request can forge a line. */
+#include "server/http/access_log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "server/base/buf.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/http/headers.h"
+#include "server/http/request.h"
+#include "server/http/response.h"
+#include "server/net/loop.h"
+
+#define BATCH_BYTES (64 * 1024) /* written at once rather than at the end of the turn */
+
+struct access_log;
+struct line;
+
+typedef void put_atom(struct line *line, struct str name);
+
+/* Literal text, or an atom; `name` is that of the field in {name}i and {name}o. */
+struct piece {
+    struct str text;
+    put_atom *put;
+};
+
+struct access_log {
+    struct loop *loop;
+    struct loop_task flush_task;
+    char *path, *format;
+    struct piece *pieces;
+    size_t piece_count;
+    struct buf lines;
+    int fd;
+    bool is_pipe;
+    time_t stamp_second;
+    char stamp[40];
+    size_t stamp_len;
+};
+
+/* What the atoms of one line are made from. */
+struct line {
+    struct access_log *log;
+    struct request *request;
+    struct buf *out;
+    uint64_t took_ns;
+};
+
+/* --- putting values --------------------------------------------------------------------------------------------------------- */
+
+static void put_char(struct buf *out, char c)
+{
+    *buf_reserve(out, 1) = c;
+    buf_commit(out, 1);
+}
+
+static void put_byte_escaped(struct buf *out, uint8_t c)
+{
+    static const char hex[] = "0123456789abcdef";
+    if (c == '"' || c == '\\') {
+        put_char(out, '\\');
+        put_char(out, (char)c);
+    } else if (c >= 0x20 && c < 0x7f) {
+        put_char(out, (char)c);
+    } else {
+        buf_append(out, (char[]){ '\\', 'x', hex[c >> 4], hex[c & 15] }, 4);
+    }
+}
+
+static void put_escaped(struct buf *out, struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        put_byte_escaped(out, (uint8_t)s.p[i]);
+}
+
+static void put_or_dash(struct buf *out, struct str s)
+{
+    if (s.len > 0)
+        put_escaped(out, s);
+    else
+        put_char(out, '-');
+}
+
+static void put_number(struct buf *out, uint64_t number)
+{
+    buf_commit(out, headers_put_number(buf_reserve(out, 20), number));
+}
+
+/* --- atoms -------------------------------------------------------------------------------------------------------------------- */
+
+static void put_dash(struct line *line, struct str name)
+{
+    (void)name;
+    put_char(line->out, '-');
+}
+
+static void put_host(struct line *line, struct str name)
+{
+    (void)name;
+    put_or_dash(line->out, request_client(line->request)->host);
+}
+
+static struct str request_field(const struct request *r, struct str name)
+{
+    for (size_t i = 0; i < r->field_count; i++)
+        if (str_ieq(r->fields[i].name, name))
+            return r->fields[i].value;
+    return (struct str){ NULL, 0 };
+}
+
+static int base64_digit(char c)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const char *at = c ? strchr(digits, c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
+/* Basic credentials: what stands before the colon. */
+static void put_user(struct line *line, struct str name)
+{
+    (void)name;
+    struct str value = request_field(line->request, STR("authorization"));
+    size_t start = line->out->end;
+    uint32_t bits = 0;
+    int have = 0;
+    if (value.len > 6 && strncasecmp(value.p, "basic ", 6) == 0)
+        for (size_t i = 6; i < value.len; i++) {
+            int digit = base64_digit(value.p[i]);
+            if (digit < 0)
+                break;
+            bits = bits << 6 | (uint32_t)digit;
+            have += 6;
+            if (have < 8)
+                continue;
+            have -= 8;
+            uint8_t c = (uint8_t)(bits >> have);
+            if (c == ':')
+                break;
+            put_byte_escaped(line->out, c);
+        }
+    if (line->out->end == start)
+        put_char(line->out, '-');
+}
+
+static void put_time(struct line *line, struct str name)
+{
+    (void)name;
+    struct access_log *log = line->log;
+    time_t now = time(NULL);
+    if (now != log->stamp_second || log->stamp_len == 0) {
+        static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+        struct tm t;
+        localtime_r(&now, &t);
+        long offset = t.tm_gmtoff / 60, distance = labs(offset);
+        log->stamp_len = (size_t)snprintf(log->stamp, sizeof(log->stamp), "[%02d/%.3s/%d:%02d:%02d:%02d %c%02ld%02ld]",
+                                          t.tm_mday, months + 3 * t.tm_mon, t.tm_year + 1900, t.tm_hour, t.tm_min,
+                                          t.tm_sec, offset < 0 ? '-' : '+', distance / 60, distance % 60);
+        log->stamp_second = now;
+    }
+    buf_append(line->out, log->stamp, log->stamp_len);
+}
+
+static void put_protocol(struct line *line, struct str name)
+{
+    (void)name;
+    buf_append(line->out, line->request->version_minor ? "HTTP/1.1" : "HTTP/1.0", 8);
+}
+
+static void put_method(struct line *line, struct str name)
+{
+    (void)name;
+    put_or_dash(line->out, line->request->method);
+}
+
+static void put_request_line(struct line *line, struct str name)
+{
+    struct request *r = line->request;
+    if (r->method.len == 0) {
+        put_char(line->out, '-');
+        return;
+    }
+    put_escaped(line->out, r->method);
+    put_char(line->out, ' ');
+    put_escaped(line->out, r->target);
+    put_char(line->out, ' ');
+    put_protocol(line, name);
+}
+
+static int hex_value(char c)
+{
+    return c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10;
+}
+
+static void put_path(struct line *line, struct str name)
+{
+    (void)name;
+    struct str path = line->request->path;
+    if (path.len == 0)
+        put_char(line->out, '-');
+    for (size_t i = 0; i < path.len; i++) {
+        bool coded = path.p[i] == '%' && i + 2 < path.len && char_is(path.p[i + 1], CHAR_HEX) &&
+                     char_is(path.p[i + 2], CHAR_HEX);
+        uint8_t c = coded ? (uint8_t)(hex_value(path.p[i + 1]) << 4 | hex_value(path.p[i + 2])) : (uint8_t)path.p[i];
+        put_byte_escaped(line->out, c);
+        i += coded ? 2 : 0;
+    }
+}
+
+static void put_query(struct line *line, struct str name)
+{
+    (void)name;
+    put_escaped(line->out, line->request->query);
+}
+
+/* 499, nginx's number, for a client that left before there was a status. */
+static void put_status(struct line *line, struct str name)
+{
+    (void)name;
+    put_number(line->out, line->request->status ? (uint64_t)line->request->status : 499);
+}
+
+static void put_bytes(struct line *line, struct str name)
+{
+    (void)name;
+    put_number(line->out, line->request->body_sent);
+}
+
+static void put_bytes_or_dash(struct line *line, struct str name)
+{
+    if (line->request->body_sent > 0)
+        put_bytes(line, name);
+    else
+        put_char(line->out, '-');
+}
+
+static void put_request_field(struct line *line, struct str name)
+{
+    put_or_dash(line->out, request_field(line->request, name));
+}
+
+static void put_referer(struct line *line, struct str name)
+{
+    (void)name;
+    put_request_field(line, STR("referer"));
+}
+
+static void put_agent(struct line *line, struct str name)
+{
+    (void)name;
+    put_request_field(line, STR("user-agent"));
+}
+
+static void put_response_field(struct line *line, struct str name)
+{
+    put_or_dash(line->out, response_field(line->request, name));
+}
+
+static void put_seconds(struct line *line, struct str name)
+{
+    (void)name;
+    put_number(line->out, line->took_ns / 1000000000);
+}
+
+static void put_milliseconds(struct line *line, struct str name)
+{
+    (void)name;
+    put_number(line->out, line->took_ns / 1000000);
+}
+
+static void put_microseconds(struct line *line, struct str name)
+{
+    (void)name;
+    put_number(line->out, line->took_ns / 1000);
+}
+
+static void put_decimal_seconds(struct line *line, struct str name)
+{
+    (void)name;
+    buf_printf(line->out, "%llu.%06llu", (unsigned long long)(line->took_ns / 1000000000),
+               (unsigned long long)(line->took_ns / 1000 % 1000000));
+}
+
+static void put_pid(struct line *line, struct str name)
+{
+    (void)name;
+    put_char(line->out, '<');
+    put_number(line->out, (uint64_t)getpid());
+    put_char(line->out, '>');
+}
+
+static put_atom *const atoms[128] = {
+    ['h'] = put_host,    ['l'] = put_dash,        ['u'] = put_user,         ['t'] = put_time,
+    ['r'] = put_request_line, ['m'] = put_method, ['U'] = put_path,         ['q'] = put_query,
+    ['H'] = put_protocol, ['s'] = put_status,     ['B'] = put_bytes,        ['b'] = put_bytes_or_dash,
+    ['f'] = put_referer, ['a'] = put_agent,       ['T'] = put_seconds,      ['M'] = put_milliseconds,
+    ['D'] = put_microseconds, ['L'] = put_decimal_seconds, ['p'] = put_pid,
+};
+
+/* --- the format --------------------------------------------------------------------------------------------------------------- */
+
+static void add_piece(struct access_log *log, struct str text, put_atom *put)
+{
+    log->pieces = mem_realloc(log->pieces, (log->piece_count + 1) * sizeof(*log->pieces));
+    log->pieces[log->piece_count++] = (struct piece){ text, put };
+}
+
+/* `name`: what stands in %(name)s. Unknown ones, and {name}e, are '-', as in gunicorn. */
+static void add_atom(struct access_log *log, struct str name)
+{
+    if (name.len == 1 && (uint8_t)name.p[0] < 128 && atoms[(uint8_t)name.p[0]]) {
+        add_piece(log, name, atoms[(uint8_t)name.p[0]]);
+        return;
+    }
+    struct str field = { name.p + 1, name.len > 3 ? name.len - 3 : 0 };
+    bool braced = name.len > 3 && name.p[0] == '{' && name.p[name.len - 2] == '}';
+    char kind = braced ? name.p[name.len - 1] : 0;
+    add_piece(log, field, kind == 'i' ? put_request_field : kind == 'o' ? put_response_field : put_dash);
+}
+
+/* Behind "%(name)" stand flags, width and a conversion letter, as in Python; only the letter's presence matters. */
+static const char *skip_conversion(const char *p)
+{
+    while (*p && strchr("#0- +.123456789*hlL", *p))
+        p++;
+    return *p ? p + 1 : p;
+}
+
+static void compile(struct access_log *log)
+{
+    const char *p = log->format, *literal = p, *close;
+    while (*p) {
+        if (p[0] != '%' || (p[1] != '%' && p[1] != '(')) {
+            p++;
+            continue;
+        }
+        bool percent = p[1] == '%';
+        add_piece(log, (struct str){ literal, (size_t)(p - literal) + percent }, NULL);
+        close = percent ? p + 1 : strchr(p, ')');
+        if (close == NULL) {
+            literal = p;
+            break;
+        }
+        if (!percent)
+            add_atom(log, (struct str){ p + 2, (size_t)(close - p - 2) });
+        p = literal = percent ? p + 2 : skip_conversion(close + 1);
+    }
+    add_piece(log, str_from(literal), NULL);
+}
+
+/* --- writing ------------------------------------------------------------------------------------------------------------------- */
+
+/* The largest run of whole lines that one write may take. */
+static size_t batch_len(const struct access_log *log)
+{
+    size_t len = buf_len(&log->lines);
+    if (!log->is_pipe || len <= PIPE_BUF)
+        return len;
+    const char *p = log->lines.data + log->lines.start, *end = memrchr(p, '\n', PIPE_BUF);
+    return end ? (size_t)(end - p) + 1 : PIPE_BUF;
+}
+
+static void flush(struct access_log *log)
+{
+    while (buf_len(&log->lines) > 0) {
+        ssize_t n = write(log->fd, log->lines.data + log->lines.start, batch_len(log));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) { /* a full disk or a pipe that nobody reads: lines are lost, requests go on */
+            log_debug("Cannot write the access log: %s", strerror(errno));
+            break;
+        }
+        buf_consume(&log->lines, (size_t)n);
+    }
+    buf_reset(&log->lines, BATCH_BYTES);
+}
+
+static void on_flush(struct loop_task *task)
+{
+    flush(LIST_ENTRY(task, struct access_log, flush_task));
+}
+
+void access_log_add(struct access_log *log, struct request *request, uint64_t ended_ns)
+{
+    struct line line = { .log = log, .request = request, .out = &log->lines };
+    line.took_ns = ended_ns > request->began_ns ? ended_ns - request->began_ns : 0;
+    size_t before = buf_len(&log->lines);
+    for (size_t i = 0; i < log->piece_count; i++) {
+        if (log->pieces[i].put)
+            log->pieces[i].put(&line, log->pieces[i].text);
+        else
+            buf_append_str(&log->lines, log->pieces[i].text);
+    }
+    if (log->is_pipe && buf_len(&log->lines) - before >= PIPE_BUF)
+        log->lines.end = log->lines.start + before + PIPE_BUF - 1; /* cut: a torn line would spoil others' */
+    put_char(&log->lines, '\n');
+    if (buf_len(&log->lines) >= BATCH_BYTES)
+        flush(log);
+    loop_defer_last(log->loop, &log->flush_task);
+}
+
+/* --- life ------------------------------------------------------------------------------------------------------------------------ */
+
+static int open_path(const char *path)
+{
+    return strcmp(path, "-") == 0 ? dup(STDOUT_FILENO)
+                                  : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+}
+
+static void take_fd(struct access_log *log, int fd)
+{
+    struct stat st;
+    log->fd = fd;
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    log->is_pipe = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
+}
+
+struct access_log *access_log_new(struct loop *loop, const char *path, const char *format)
+{
+    int fd = open_path(path);
+    if (fd < 0)
+        return NULL;
+    struct access_log *log = mem_zalloc(sizeof(*log));
+    log->loop = loop;
+    log->path = mem_strdup(path);
+    log->format = mem_strdup(format);
+    loop_task_init(&log->flush_task, on_flush);
+    take_fd(log, fd);
+    compile(log);
+    return log;
+}
+
+int access_log_reopen(struct access_log *log)
+{
+    flush(log);
+    int fd = open_path(log->path);
+    if (fd < 0)
+        return -1;
+    close(log->fd);
+    take_fd(log, fd);
+    return 0;
+}
+
+void access_log_free(struct access_log *log)
+{
+    if (log == NULL)
+        return;
+    flush(log);
+    loop_task_cancel(&log->flush_task);
+    close(log->fd);
+    buf_done(&log->lines);
+    free(log->pieces);
+    free(log->path);
+    free(log->format);
+    free(log);
+}

@@ -1,0 +1,17 @@
+/* access_log: one line a request, in a format with gunicorn's atoms. The format is compiled once. Lines are gathered and written
+ * at the end of the turn by one write(2); to a pipe by writes of at most PIPE_BUF, so that no line is torn between processes. */
+#pragma once
+
+#include <stdint.h>
+
+struct access_log;
+struct loop;
+struct request;
+
+/* `path`: "-" is standard output. NULL with errno when it cannot be opened. */
+struct access_log *access_log_new(struct loop *loop, const char *path, const char *format);
+/* `request` is over and still has its connection. `ended_ns`: CLOCK_MONOTONIC. */
+void access_log_add(struct access_log *log, struct request *request, uint64_t ended_ns);
+/* Opens the file anew (log rotation); keeps the old one when that fails: -1 with errno. */
+int access_log_reopen(struct access_log *log);
+void access_log_free(struct access_log *log);

@@ -1,0 +1,651 @@
+/* conn: see conn.h. From the bottom up: leaving and closing; what each state does with bytes, with the end of the client's
+ * bytes and with its time limit; the table of states; io's events. */
+#include "server/http/conn.h"
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "server/app.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/http/response.h"
+
+static void conn_enter(struct conn *c, enum conn_state state);
+
+static const char *const reason_texts[] = {
+#define CLOSE(name, is_error, text) text,
+#include "server/http/close_reason.def"
+#undef CLOSE
+};
+
+static const bool reason_is_error[] = {
+#define CLOSE(name, is_error, text) is_error,
+#include "server/http/close_reason.def"
+#undef CLOSE
+};
+
+static const struct settings *settings_of(const struct conn *c)
+{
+    return c->server->settings;
+}
+
+static bool app_has(const struct request *r)
+{
+    return r && r->core.told_app && r->response != RESPONSE_DONE;
+}
+
+/* --- the end ----------------------------------------------------------------------------------------------------------- */
+
+/* The request is over, for this connection. */
+static void drop_request(struct conn *c)
+{
+    struct request *r = c->request;
+    if (r == NULL)
+        return;
+    http_server_finished(c->server, r);
+    c->request = NULL;
+    r->conn = NULL;
+    request_unref(r);
+}
+
+static void log_close(struct conn *c, enum close_reason reason)
+{
+    if (!log_enabled(LOG_LEVEL_DEBUG) || !reason_is_error[reason])
+        return;
+    const struct endpoint *peer = conn_peer(c);
+    log_debug("Connection from %.*s:%d closed: %s", (int)peer->host.len, peer->host.p, peer->port, reason_texts[reason]);
+}
+
+void conn_close(struct conn *c, enum close_reason reason)
+{
+    if (c->state == CONN_CLOSED)
+        return;
+    log_close(c, reason);
+    c->server->closed[reason]++;
+    c->state = CONN_CLOSED;
+    io_close(&c->io);
+    coarse_timer_done(c->server->loop, &c->timer);
+    if (app_has(c->request))
+        http_server_tell_gone(c->server, c->request);
+    drop_request(c);
+    if (c->free_cache)
+        c->free_cache(c->cache);
+    c->free_cache = NULL;
+    http_server_bury(c->server, c);
+}
+
+void conn_leave(struct conn *c, enum close_reason reason)
+{
+    c->reason = reason;
+    conn_enter(c, CONN_FLUSH);
+    io_notify_drained(&c->io);
+}
+
+/* Answers in the server's own name, if there is still an answer to give, and leaves. */
+static void refuse(struct conn *c, int status, enum close_reason reason)
+{
+    struct request *r = c->request;
+    if (r->response > RESPONSE_HELD) {
+        conn_close(c, reason);
+        return;
+    }
+    bool told = app_has(r);
+    request_ref(r);
+    if (told)
+        http_server_tell_gone(c->server, r);
+    c->reason = reason;
+    response_error(r, status, true);
+    if (told)
+        r->response = RESPONSE_BODY; /* not the application's: for it the client has left */
+    request_unref(r);
+}
+
+static bool has_timed_out(struct conn *c, uint64_t last_ms, int64_t limit_ms)
+{
+    uint64_t now = loop_now_ms(c->server->loop);
+    if (last_ms < c->since_ms)
+        last_ms = c->since_ms;
+    if (now >= last_ms + (uint64_t)limit_ms)
+        return true;
+    coarse_timer_arm(c->server->loop, &c->timer, last_ms + (uint64_t)limit_ms - now);
+    return false;
+}
+
+static bool writing_timed_out(struct conn *c)
+{
+    return c->io.queued_bytes > 0 && settings_of(c)->write_timeout_ms > 0 &&
+           has_timed_out(c, c->io.last_write_ms, settings_of(c)->write_timeout_ms);
+}
+
+static bool reading_timed_out(struct conn *c)
+{
+    return settings_of(c)->body_timeout_ms > 0 && has_timed_out(c, c->io.last_read_ms, settings_of(c)->body_timeout_ms);
+}
+
+/* --- HEAD and IDLE: a head is awaited ------------------------------------------------------------------------------------ */
+
+static void begin_request(struct conn *c)
+{
+    c->request = request_new(c->server->requests, c);
+    c->request->began_ns = c->server->access_log ? clock_ns() : loop_now_ns(c->server->loop);
+    http1_begin(&c->http1, c->request);
+}
+
+static void dispatch(struct conn *c);
+
+static size_t take_head(struct conn *c, char *data, size_t len)
+{
+    size_t used;
+    if (c->request == NULL)
+        begin_request(c);
+    switch (http1_head(&c->http1, data, len, &used)) {
+    case HTTP1_MORE:
+        if (c->state != CONN_HEAD)
+            conn_enter(c, CONN_HEAD);
+        return used;
+    case HTTP1_ERROR:
+        log_debug("Request refused with %d: %s", c->http1.status, c->http1.reason);
+        refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
+        return len;
+    case HTTP1_DONE:
+        break;
+    }
+    c->turn_requests--;
+    if (c->request->body_end)
+        dispatch(c);
+    else
+        conn_enter(c, CONN_BODY);
+    return used;
+}
+
+static void head_eof(struct conn *c)
+{
+    conn_close(c, c->request ? CLOSE_CLIENT_LEFT : CLOSE_CLIENT_CLOSED);
+}
+
+static void head_timeout(struct conn *c)
+{
+    if (c->server->draining && c->request == NULL)
+        conn_close(c, CLOSE_DRAIN);
+    else if (c->request == NULL) /* nothing was asked: an answer would be taken for that of a request under way */
+        conn_close(c, CLOSE_HEADER_TIMEOUT);
+    else
+        refuse(c, 408, CLOSE_HEADER_TIMEOUT);
+}
+
+static void idle_eof(struct conn *c)
+{
+    if (c->io.queued_bytes > 0)
+        conn_leave(c, CLOSE_CLIENT_CLOSED);
+    else
+        conn_close(c, CLOSE_CLIENT_CLOSED);
+}
+
+static void idle_timeout(struct conn *c)
+{
+    if (c->io.queued_bytes == 0)
+        conn_close(c, c->server->draining ? CLOSE_DRAIN : CLOSE_KEEPALIVE_TIMEOUT);
+    else if (c->server->draining)
+        conn_leave(c, CLOSE_DRAIN);
+    else if (settings_of(c)->write_timeout_ms == 0)
+        coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)settings_of(c)->keepalive_ms);
+    else if (writing_timed_out(c))
+        conn_close(c, CLOSE_WRITE_TIMEOUT);
+}
+
+/* --- BODY and SERVING: a body comes, the application works ----------------------------------------------------------------- */
+
+static void note_body(struct request *r, struct str data, bool end)
+{
+    r->body_received += data.len;
+    r->body_end = end;
+    if (data.len > 0)
+        r->core.expects_continue = false; /* the client did not wait */
+}
+
+/* Body bytes go to the application if it has the request and is not waiting in our own call, else into the request. */
+static void deliver_body(struct conn *c, struct request *r, struct str data, bool end)
+{
+    note_body(r, data, end);
+    if (!r->core.told_app || c->in_wait) {
+        buf_append_str(&r->body, data);
+        return;
+    }
+    const struct app_ops *ops = c->server->app->ops;
+    request_ref(r);
+    if (buf_len(&r->body) == 0) {
+        size_t taken = ops->on_body(r, data, end);
+        if (taken < data.len && r->response != RESPONSE_DONE)
+            buf_append(&r->body, data.p + taken, data.len - taken);
+    } else {
+        buf_append_str(&r->body, data);
+        buf_consume(&r->body, ops->on_body(r, buf_str(&r->body), end));
+    }
+    request_unref(r);
+}
+
+static size_t take_body(struct conn *c, char *data, size_t len)
+{
+    struct str body;
+    size_t used;
+    switch (http1_body(&c->http1, data, len, &used, &body)) {
+    case HTTP1_MORE:
+        deliver_body(c, c->request, body, false);
+        return used;
+    case HTTP1_DONE:
+        deliver_body(c, c->request, body, true);
+        return used;
+    case HTTP1_ERROR:
+        break;
+    }
+    log_debug("Request body refused with %d: %s", c->http1.status, c->http1.reason);
+    refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
+    return len;
+}
+
+/* The application need not wait any longer for the start of the body. */
+static bool body_ready(const struct conn *c)
+{
+    const struct request *r = c->request;
+    return r->body_end || r->core.expects_continue || buf_len(&r->body) >= c->server->app->prebuffer_bytes;
+}
+
+static void arm_body_timer(struct conn *c)
+{
+    if (!c->request->body_end && !c->request->core.expects_continue && settings_of(c)->body_timeout_ms > 0)
+        coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)settings_of(c)->body_timeout_ms);
+}
+
+static void dispatch(struct conn *c)
+{
+    struct request *r = c->request;
+    conn_enter(c, CONN_SERVING);
+    arm_body_timer(c);
+    r->core.told_app = true;
+    c->server->stats.in_flight++;
+    request_ref(r);
+    c->server->app->ops->on_request(c->server->app, r);
+    if (r->conn && r->refs == 2) { /* nobody has it, and it is not answered */
+        r->error = "the application let the request go without a response";
+        request_fail(r, 500);
+    }
+    if (r->refs > 1)
+        request_pin(r);
+    request_unref(r);
+}
+
+static void body_eof(struct conn *c)
+{
+    refuse(c, 400, CLOSE_CLIENT_LEFT);
+}
+
+static void body_timeout(struct conn *c)
+{
+    if (reading_timed_out(c))
+        refuse(c, 408, CLOSE_BODY_TIMEOUT);
+}
+
+static void serving_eof(struct conn *c)
+{
+    c->request->core.keep_alive = false;
+    http_server_tell_gone(c->server, c->request);
+}
+
+/* Two limits may run here; each judgement arms the timer again for its own. */
+static void serving_timeout(struct conn *c)
+{
+    struct request *r = c->request;
+    bool reading = !r->body_end && !c->io.paused && !r->core.expects_continue && !c->io.eof;
+    if (reading && reading_timed_out(c)) {
+        refuse(c, 408, CLOSE_BODY_TIMEOUT);
+        return;
+    }
+    uint64_t due_ms = c->timer.due_ms;
+    if (writing_timed_out(c)) {
+        conn_close(c, CLOSE_WRITE_TIMEOUT);
+        return;
+    }
+    if (due_ms > 0 && due_ms < c->timer.due_ms)
+        coarse_timer_arm(c->server->loop, &c->timer, due_ms - loop_now_ms(c->server->loop));
+}
+
+/* --- DISCARD, FLUSH, LINGER: nothing more is served -------------------------------------------------------------------------- */
+
+static size_t take_discard(struct conn *c, char *data, size_t len)
+{
+    struct str body;
+    size_t used;
+    enum http1_result result = http1_body(&c->http1, data, len, &used, &body);
+    c->discarded += used;
+    if (result == HTTP1_ERROR || c->discarded > CONN_DISCARD_BYTES) {
+        conn_leave(c, CLOSE_UNREAD_BODY);
+        return len;
+    }
+    if (result == HTTP1_DONE)
+        conn_enter(c, CONN_IDLE);
+    return used;
+}
+
+static void discard_timeout(struct conn *c)
+{
+    if (reading_timed_out(c))
+        conn_leave(c, CLOSE_BODY_TIMEOUT);
+}
+
+static size_t take_nothing(struct conn *c, char *data, size_t len)
+{
+    (void)c, (void)data;
+    return len;
+}
+
+static void leave_eof(struct conn *c)
+{
+    conn_close(c, c->state == CONN_LINGER ? c->reason : CLOSE_CLIENT_LEFT);
+}
+
+static void flush_timeout(struct conn *c)
+{
+    if (writing_timed_out(c))
+        conn_close(c, CLOSE_WRITE_TIMEOUT);
+}
+
+static void linger_timeout(struct conn *c)
+{
+    conn_close(c, CLOSE_LINGER_TIMEOUT);
+}
+
+static void flush_drained(struct conn *c)
+{
+    if (c->reset_after)
+        io_abort(&c->io);
+    if (c->reset_after || c->io.eof || settings_of(c)->linger_timeout_ms == 0) {
+        conn_close(c, c->reason);
+        return;
+    }
+    io_shutdown(&c->io);
+    conn_enter(c, CONN_LINGER);
+}
+
+/* --- the table ------------------------------------------------------------------------------------------------------------- */
+
+struct state_row {
+    const char *name;
+    size_t (*take)(struct conn *c, char *data, size_t len); /* bytes have come */
+    void (*on_eof)(struct conn *c);                         /* no more will; NULL: it does not matter */
+    void (*on_timeout)(struct conn *c);
+    size_t limit;                                           /* the setting that times it: offset of an int64_t, ms */
+};
+
+#define NO_LIMIT SIZE_MAX
+#define LIMIT(name) offsetof(struct settings, name##_ms)
+
+static const struct state_row states[] = {
+    [CONN_HEAD] = { "head", take_head, head_eof, head_timeout, LIMIT(header_timeout) },
+    [CONN_IDLE] = { "idle", take_head, idle_eof, idle_timeout, LIMIT(keepalive) },
+    [CONN_BODY] = { "body", take_body, body_eof, body_timeout, LIMIT(body_timeout) },
+    [CONN_SERVING] = { "serving", take_body, serving_eof, serving_timeout, NO_LIMIT },
+    [CONN_DISCARD] = { "discard", take_discard, leave_eof, discard_timeout, LIMIT(body_timeout) },
+    [CONN_FLUSH] = { "flush", take_nothing, NULL, flush_timeout, LIMIT(write_timeout) },
+    [CONN_LINGER] = { "linger", take_nothing, leave_eof, linger_timeout, LIMIT(linger_timeout) },
+    [CONN_CLOSED] = { "closed", take_nothing, NULL, linger_timeout, NO_LIMIT },
+};
+
+static int64_t limit_of(const struct conn *c, const struct state_row *row)
+{
+    return row->limit == NO_LIMIT ? 0 : *(const int64_t *)((const char *)settings_of(c) + row->limit);
+}
+
+static void resume(struct conn *c)
+{
+    if (c->io.paused) {
+        c->since_ms = loop_now_ms(c->server->loop);
+        io_resume(&c->io);
+    }
+}
+
+static void conn_enter(struct conn *c, enum conn_state state)
+{
+    const struct state_row *row = &states[state];
+    int64_t limit_ms = limit_of(c, row);
+    log_trace("conn %d: %s -> %s", c->io.fd, states[c->state].name, row->name);
+    c->state = state;
+    c->since_ms = loop_now_ms(c->server->loop);
+    if (limit_ms > 0)
+        coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)limit_ms);
+    else
+        coarse_timer_disarm(&c->timer);
+    if (state != CONN_SERVING)
+        resume(c);
+}
+
+/* May the state's take() have more bytes now? */
+static bool may_take(const struct conn *c)
+{
+    switch (c->state) {
+    case CONN_HEAD:
+    case CONN_IDLE:
+        return c->turn_requests > 0;
+    case CONN_BODY:
+        return !c->request->body_end && (buf_len(&c->request->body) <= REQUEST_BODY_HIGH_WATER || !body_ready(c));
+    case CONN_SERVING:
+        return !c->request->body_end && buf_len(&c->request->body) <= REQUEST_BODY_HIGH_WATER;
+    case CONN_CLOSED:
+        return false;
+    default:
+        return true;
+    }
+}
+
+/* --- for the response ---------------------------------------------------------------------------------------------------------- */
+
+void conn_response_done(struct conn *c)
+{
+    struct request *r = c->request;
+    bool leaves = r->core.close_said || !r->core.keep_alive || c->server->draining || c->io.eof;
+    bool body_end = r->body_end;
+    drop_request(c);
+    if (leaves) {
+        conn_leave(c, c->reason);
+    } else if (body_end) {
+        conn_enter(c, CONN_IDLE);
+    } else {
+        c->discarded = 0;
+        conn_enter(c, CONN_DISCARD);
+    }
+}
+
+void conn_response_broken(struct conn *c)
+{
+    struct request *r = c->request;
+    bool framed = r->core.response_chunked || r->core.response_length >= 0;
+    c->reset_after = !framed; /* else the missing rest says it, and what was sent may arrive */
+    drop_request(c);
+    conn_leave(c, CLOSE_RESPONSE_TRUNCATED);
+}
+
+void conn_response_full(struct conn *c)
+{
+    int64_t limit_ms = settings_of(c)->write_timeout_ms;
+    uint64_t now = loop_now_ms(c->server->loop);
+    if (limit_ms > 0 && (c->timer.due_ms == 0 || c->timer.due_ms > now + (uint64_t)limit_ms + 1))
+        coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)limit_ms);
+}
+
+void conn_body_wanted(struct conn *c)
+{
+    if (c->request->body_end || buf_len(&c->request->body) > REQUEST_BODY_LOW_WATER)
+        return;
+    resume(c);
+    if (c->timer.due_ms == 0) {
+        c->since_ms = loop_now_ms(c->server->loop);
+        arm_body_timer(c);
+    }
+}
+
+uint64_t conn_body_left(const struct conn *c)
+{
+    const struct request *r = c->request;
+    if (r->body_end)
+        return 0;
+    return r->is_chunked ? CONN_DISCARD_BYTES + 1 : (uint64_t)r->content_length - r->body_received;
+}
+
+/* --- waiting inside the application's call -------------------------------------------------------------------------------------- */
+
+static int wait_ms(int64_t limit_ms)
+{
+    return limit_ms <= 0 || limit_ms > INT32_MAX ? -1 : (int)limit_ms;
+}
+
+static int conn_wait(struct conn *c, short events, int timeout_ms)
+{
+    bool outer = c->in_wait;
+    c->in_wait = true;
+    int progress = io_wait(&c->io, events, timeout_ms);
+    c->in_wait = outer;
+    return progress;
+}
+
+int conn_wait_body(struct conn *c)
+{
+    struct request *r = c->request;
+    while (r->conn && !r->body_end && buf_len(&r->body) == 0) {
+        io_flush(&c->io);
+        if (c->io.eof)
+            return -1;
+        int progress = conn_wait(c, POLLIN, wait_ms(settings_of(c)->body_timeout_ms));
+        if (progress == 0)
+            refuse(c, 408, CLOSE_BODY_TIMEOUT);
+        if (progress <= 0)
+            return progress;
+    }
+    return r->conn ? 1 : -1;
+}
+
+int conn_wait_writable(struct conn *c)
+{
+    struct request *r = c->request;
+    io_flush(&c->io);
+    while (r->conn && c->io.queued_bytes > IO_LOW_WATER) {
+        int progress = conn_wait(c, POLLOUT, wait_ms(settings_of(c)->write_timeout_ms));
+        if (progress == 0)
+            conn_close(c, CLOSE_WRITE_TIMEOUT);
+        if (progress <= 0)
+            return progress;
+    }
+    return r->conn ? 1 : -1;
+}
+
+/* --- io's events ------------------------------------------------------------------------------------------------------------------ */
+
+static struct conn *conn_of(struct io *io)
+{
+    return LIST_ENTRY(io, struct conn, io);
+}
+
+static size_t on_data(struct io *io, const char *data, size_t len)
+{
+    struct conn *c = conn_of(io);
+    size_t done = 0;
+    c->turn_requests = CONN_PIPELINE_PER_TURN;
+    for (;;) {
+        if (done < len && may_take(c))
+            done += states[c->state].take(c, (char *)data + done, len - done); /* io's buffers are writable */
+        else if (c->state == CONN_BODY && body_ready(c))
+            dispatch(c);
+        else
+            break;
+    }
+    if (done < len && c->turn_requests > 0 && c->state != CONN_CLOSED)
+        io_pause(io); /* else it comes again at the end of the turn */
+    return done;
+}
+
+static void on_eof(struct io *io)
+{
+    struct conn *c = conn_of(io);
+    if (states[c->state].on_eof)
+        states[c->state].on_eof(c);
+}
+
+static void on_writable(struct io *io)
+{
+    struct conn *c = conn_of(io);
+    struct request *r = c->request;
+    if (!app_has(r) || !r->core.writable_owed || c->in_wait)
+        return;
+    r->core.writable_owed = false;
+    c->server->app->ops->on_writable(r);
+}
+
+static void on_drained(struct io *io)
+{
+    struct conn *c = conn_of(io);
+    if (c->state == CONN_FLUSH)
+        flush_drained(c);
+}
+
+static void on_error(struct io *io, int error)
+{
+    (void)error;
+    struct conn *c = conn_of(io);
+    conn_close(c, c->state == CONN_LINGER || c->state == CONN_IDLE ? CLOSE_CLIENT_CLOSED : CLOSE_CONNECTION_RESET);
+}
+
+static const struct io_events events = { on_data, on_eof, on_writable, on_drained, on_error };
+
+static void on_timer(struct coarse_timer *timer)
+{
+    struct conn *c = LIST_ENTRY(timer, struct conn, timer);
+    states[c->state].on_timeout(c);
+}
+
+/* --- life -------------------------------------------------------------------------------------------------------------------------- */
+
+struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, const struct sockaddr *peer,
+                      socklen_t peer_len, const struct endpoint *local)
+{
+    struct conn *c = memory ? memory : mem_alloc(sizeof(*c));
+    memset(c, 0, sizeof(*c));
+    c->server = server;
+    c->local = local;
+    c->http1.settings = server->settings;
+    c->reason = CLOSE_RESPONSE_CLOSE;
+    list_init(&c->node);
+    c->peer_address.sin6_family = AF_UNIX;
+    if (peer && (peer->sa_family == AF_INET || peer->sa_family == AF_INET6))
+        memcpy(&c->peer_address, peer, peer_len < sizeof(c->peer_address) ? peer_len : sizeof(c->peer_address));
+    coarse_timer_init(&c->timer, on_timer);
+    io_init(&c->io, server->loop, fd, &events);
+    conn_enter(c, CONN_HEAD);
+    return c;
+}
+
+void conn_drain(struct conn *c)
+{
+    bool idle = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
+    if (idle) /* what has arrived already is seen before the timer fires */
+        coarse_timer_arm(c->server->loop, &c->timer, 0);
+}
+
+const struct endpoint *conn_peer(struct conn *c)
+{
+    if (c->peer_known)
+        return &c->peer;
+    c->peer_known = true;
+    c->peer = (struct endpoint){ .host = STR(""), .port = -1, .is_unix = true };
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c->peer_address;
+    int family = c->peer_address.sin6_family;
+    const void *address = family == AF_INET ? (const void *)&v4->sin_addr : (const void *)&c->peer_address.sin6_addr;
+    if (family == AF_UNIX || inet_ntop(family, address, c->peer_text, sizeof(c->peer_text)) == NULL)
+        return &c->peer;
+    c->peer.host = str_from(c->peer_text);
+    c->peer.port = ntohs(family == AF_INET ? v4->sin_port : c->peer_address.sin6_port);
+    c->peer.is_unix = false;
+    return &c->peer;
+}

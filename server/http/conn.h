@@ -1,0 +1,88 @@
+/* conn: one client connection: the order of its messages, its time limits and its end. Requests are served one after the other;
+ * what the client sends ahead waits in io. Owned by the http_server's list; io, parser and timer are its own.
+ *
+ *                    ┌────────────────────────────── next message ──────────────────────────────┐
+ *                    v                                                                           │
+ *     accept ──> HEAD / IDLE ──head──> BODY ──prebuffered──> SERVING ──response done──┬──> (body read) IDLE
+ *                    │                  │                       │                     ├──> DISCARD ──body read──> IDLE
+ *                    └──── refused ─────┴───────────────────────┴── close said ───────┴──> FLUSH ──sent──> LINGER ──> CLOSED
+ *
+ * The body is a machine of its own (request->body, body_end), and so is the response (response.c). */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "server/base/list.h"
+#include "server/http/http1.h"
+#include "server/http/request.h"
+#include "server/http/server_state.h"
+#include "server/net/io.h"
+
+#define CONN_PIPELINE_PER_TURN 32           /* requests of one connection in one turn: others want theirs */
+#define CONN_DISCARD_BYTES (64 * 1024)      /* of an unread body that are read to keep the connection */
+
+enum conn_state {
+    CONN_HEAD,    /* a request head is awaited (new connection) or has begun */
+    CONN_IDLE,    /* between messages */
+    CONN_BODY,    /* the head is complete, the application waits for the start of the body */
+    CONN_SERVING, /* the application has the request */
+    CONN_DISCARD, /* the response is done, the rest of the body is read and dropped */
+    CONN_FLUSH,   /* nothing more is parsed: what is queued leaves */
+    CONN_LINGER,  /* our side is shut: wait for the client to close, so that it reads the response */
+    CONN_CLOSED
+};
+
+struct conn {
+    struct list node;
+    struct http_server *server;
+    struct io io;
+    struct http1 http1;
+    struct request *request; /* being received or served; one reference */
+    struct coarse_timer timer;
+    enum conn_state state;
+    enum close_reason reason;/* once it is in FLUSH */
+    uint64_t since_ms;       /* when the state was entered, or the client had its last chance to make progress */
+    uint64_t discarded;
+    int turn_requests;       /* how many this turn may still take */
+    bool in_data;            /* on_data is running and goes on with what follows */
+    bool in_wait;            /* the application waits inside request_wait_*: it is not called back */
+    bool reset_after;        /* FLUSH ends in a reset: what was sent must not look complete */
+    const struct endpoint *local;
+    struct endpoint peer;
+    bool peer_known;         /* `peer` was made from peer_address */
+    struct sockaddr_in6 peer_address; /* or sockaddr_in, or AF_UNIX alone */
+    char peer_text[INET6_ADDRSTRLEN];
+    void *cache;
+    void (*free_cache)(void *);
+};
+
+/* Takes `fd` over. `memory`: of a closed connection, or NULL. */
+struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, const struct sockaddr *peer,
+                      socklen_t peer_len, const struct endpoint *local);
+
+/* Ends the connection now. Its request is taken from it: the application, if it has it, is told at the end of the turn. */
+void conn_close(struct conn *conn, enum close_reason reason);
+/* Ends it when everything queued was sent, and lingers. */
+void conn_leave(struct conn *conn, enum close_reason reason);
+/* The worker leaves: idle connections go when a turn has brought nothing more. */
+void conn_drain(struct conn *conn);
+
+/* --- for request.c and response.c ----------------------------------------------------------------------------------- */
+
+/* The response is complete. The request is no longer the connection's. */
+void conn_response_done(struct conn *conn);
+/* The response can not be completed: the client must see that. */
+void conn_response_broken(struct conn *conn);
+/* The application waits for room. */
+void conn_response_full(struct conn *conn);
+/* The application waits for the body, or has made room for more. */
+void conn_body_wanted(struct conn *conn);
+/* How much of the body is still to come, as far as that is known; a chunked one counts as CONN_DISCARD_BYTES + 1. */
+uint64_t conn_body_left(const struct conn *conn);
+const struct endpoint *conn_peer(struct conn *conn);
+/* Pumps the connection until there is progress, see request_wait_body(). */
+int conn_wait_body(struct conn *conn);
+int conn_wait_writable(struct conn *conn);

@@ -1,0 +1,247 @@
+/* head: see head.h. One pass over the fields sorts out those that mean something to the server itself; each of these then has
+ * a function of its own that judges it. */
+#include "server/http/head.h"
+
+#include "config/settings.h"
+#include "server/http/headers.h"
+#include "server/http/request.h"
+#include "server/http/websocket_offer.h"
+
+#define ACCEPTED ((struct head_refusal){ 0 })
+#define REFUSED(status, reason) ((struct head_refusal){ (status), (reason) })
+
+/* The fields that the server itself obeys. */
+struct head_fields {
+    struct str host, transfer_encoding, expect;
+    int hosts, transfer_encodings, expects;
+    bool close, keep_alive, upgrade, websocket;
+};
+
+/* --- the target ---------------------------------------------------------------------------------------------------- */
+
+static void split_query(struct request *r, struct str rest)
+{
+    const char *mark = memchr(rest.p, '?', rest.len);
+    size_t path_len = mark ? (size_t)(mark - rest.p) : rest.len;
+    r->path = (struct str){ rest.p, path_len };
+    r->query = mark ? (struct str){ mark + 1, rest.len - path_len - 1 } : (struct str){ rest.p + rest.len, 0 };
+}
+
+static struct str after_scheme(struct str target)
+{
+    static const char *const schemes[] = { "http://", "https://" };
+    for (size_t i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]);
+        if (target.len > len && strncasecmp(target.p, schemes[i], len) == 0)
+            return (struct str){ target.p + len, target.len - len };
+    }
+    return (struct str){ NULL, 0 };
+}
+
+static struct head_refusal split_absolute(struct request *r)
+{
+    struct str rest = after_scheme(r->target);
+    size_t len = 0;
+    while (len < rest.len && rest.p[len] != '/' && rest.p[len] != '?')
+        len++;
+    r->host = (struct str){ rest.p, len };
+    if (!headers_host_valid(r->host))
+        return REFUSED(400, "malformed request target");
+    split_query(r, (struct str){ rest.p + len, rest.len - len });
+    if (r->path.len == 0)
+        r->path = str_eq(r->method, STR("OPTIONS")) && r->query.len == 0 ? STR("*") : STR("/");
+    return ACCEPTED;
+}
+
+struct head_refusal head_judge_line(struct request *r, int version_major)
+{
+    if (version_major != 1)
+        return REFUSED(505, "HTTP version not supported");
+    if (str_eq(r->method, STR("CONNECT")))
+        return REFUSED(501, "CONNECT is not implemented");
+    if (str_eq(r->method, STR("TRACE")))
+        return REFUSED(405, "TRACE is not allowed");
+    if (r->target.p[0] == '/') {
+        split_query(r, r->target);
+        return ACCEPTED;
+    }
+    if (str_eq(r->target, STR("*")) && str_eq(r->method, STR("OPTIONS"))) {
+        split_query(r, r->target);
+        return ACCEPTED;
+    }
+    return split_absolute(r);
+}
+
+/* --- single fields --------------------------------------------------------------------------------------------------- */
+
+static struct head_refusal judge_host(struct request *r, const struct head_fields *f)
+{
+    if (f->hosts > 1)
+        return REFUSED(400, "more than one Host");
+    if (f->hosts == 0 && r->version_minor >= 1)
+        return REFUSED(400, "no Host");
+    bool absolute = r->host.len > 0;
+    if (f->hosts == 1 && (f->host.len > 0 || r->version_minor >= 1) && !headers_host_valid(f->host))
+        return REFUSED(400, "malformed Host");
+    if (!absolute)
+        r->host = f->host;
+    else if (f->hosts == 1 && !headers_same_host(f->host, r->host))
+        return REFUSED(400, "Host contradicts the request target");
+    return ACCEPTED;
+}
+
+/* An absolute-form target's authority takes the place of the Host field (RFC 9112 3.2.2). */
+static void replace_host_field(struct request *r)
+{
+    for (size_t i = 0; i < r->field_count; i++)
+        if (str_eq(r->fields[i].name, STR("host")))
+            r->fields[i].value = r->host;
+}
+
+static struct head_refusal judge_transfer_encoding(struct request *r, const struct head_fields *f)
+{
+    if (r->version_minor == 0)
+        return REFUSED(400, "Transfer-Encoding on HTTP/1.0");
+    if (f->transfer_encodings == 1 && str_ieq(f->transfer_encoding, STR("chunked"))) {
+        r->is_chunked = true;
+        return ACCEPTED;
+    }
+    int chunked = 0, others = 0;
+    struct str last = { NULL, 0 };
+    for (size_t i = 0; i < r->field_count; i++) {
+        struct str rest = r->fields[i].value, coding;
+        if (!str_eq(r->fields[i].name, STR("transfer-encoding")))
+            continue;
+        while (headers_list_next(&rest, &coding)) {
+            bool is_chunked = str_ieq(coding, STR("chunked"));
+            chunked += is_chunked;
+            others += !is_chunked;
+            last = coding;
+            if (!str_is(coding, CHAR_TOKEN))
+                return REFUSED(400, "malformed Transfer-Encoding");
+        }
+    }
+    if (chunked == 1 && others > 0 && str_ieq(last, STR("chunked")))
+        return REFUSED(501, "unknown transfer coding");
+    return REFUSED(400, "bad Transfer-Encoding");
+}
+
+static struct head_refusal judge_expect(struct request *r, const struct head_fields *f)
+{
+    bool known = f->expects == 1 && str_ieq(f->expect, STR("100-continue"));
+    if (!known)
+        return REFUSED(417, "unknown expectation");
+    r->core.expects_continue = r->version_minor >= 1;
+    return ACCEPTED;
+}
+
+/* An offer to switch to WebSocket. Until there is an implementation a valid one is served as plain HTTP, which RFC 9110 7.8
+ * allows; here the connection will take it over. */
+static struct head_refusal judge_upgrade(struct request *r, const struct head_fields *f)
+{
+    switch (websocket_offer_check(r, f->upgrade)) {
+    case WEBSOCKET_OFFER_BAD_VERSION:
+        return REFUSED(426, "WebSocket version not supported");
+    case WEBSOCKET_OFFER_BAD:
+        return REFUSED(400, "malformed WebSocket handshake");
+    case WEBSOCKET_OFFER_VALID:
+        break;
+    }
+    return ACCEPTED;
+}
+
+/* --- all fields ------------------------------------------------------------------------------------------------------ */
+
+static void note_connection(struct head_fields *f, struct str value)
+{
+    struct str option;
+    while (headers_list_next(&value, &option)) {
+        f->close |= str_ieq(option, STR("close"));
+        f->keep_alive |= str_ieq(option, STR("keep-alive"));
+        f->upgrade |= str_ieq(option, STR("upgrade"));
+    }
+}
+
+static void note_field(struct head_fields *f, const struct field *field)
+{
+    switch (field->name.len) {
+    case 4:
+        if (memcmp(field->name.p, "host", 4) == 0) {
+            f->host = field->value;
+            f->hosts++;
+        }
+        break;
+    case 6:
+        if (memcmp(field->name.p, "expect", 6) == 0) {
+            f->expect = field->value;
+            f->expects++;
+        }
+        break;
+    case 7:
+        if (memcmp(field->name.p, "upgrade", 7) == 0)
+            f->websocket |= headers_list_has(field->value, STR("websocket"));
+        break;
+    case 10:
+        if (memcmp(field->name.p, "connection", 10) == 0)
+            note_connection(f, field->value);
+        break;
+    case 17:
+        if (memcmp(field->name.p, "transfer-encoding", 17) == 0) {
+            f->transfer_encoding = field->value;
+            f->transfer_encodings++;
+        }
+        break;
+    }
+}
+
+/* Obsolete line folding, where permitted: the line break becomes blanks. llhttp was lenient, so this looks at every byte. */
+static bool unfold(struct field *field)
+{
+    char *p = (char *)field->value.p;
+    for (size_t i = 0; i < field->value.len; i++) {
+        bool fold = i + 2 < field->value.len && p[i] == '\r' && p[i + 1] == '\n' && (p[i + 2] == ' ' || p[i + 2] == '\t');
+        if (fold)
+            p[i] = p[i + 1] = ' ';
+    }
+    return field->name.p[field->name.len] == ':' && str_is(field->name, CHAR_TOKEN) && headers_value_valid(field->value);
+}
+
+/* Lowers and trims; drops names with an underscore as header_map says. */
+static struct head_refusal tidy_fields(struct request *r, const struct settings *settings, struct head_fields *f)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < r->field_count; i++) {
+        struct field *field = &r->fields[i];
+        if (settings->permit_obsolete_folding && !unfold(field))
+            return REFUSED(400, "malformed header field");
+        bool underscore = headers_lower((char *)field->name.p, field->name.len);
+        if (underscore && settings->header_map == HEADER_MAP_REFUSE)
+            return REFUSED(400, "header name with an underscore (header_map)");
+        if (underscore && settings->header_map == HEADER_MAP_DROP)
+            continue;
+        field->value = headers_trim(field->value);
+        note_field(f, field);
+        r->fields[kept++] = *field;
+    }
+    r->field_count = kept;
+    return ACCEPTED;
+}
+
+struct head_refusal head_judge_fields(struct request *r, const struct settings *settings)
+{
+    struct head_fields f = { 0 };
+    bool absolute = r->host.len > 0;
+    struct head_refusal refusal = tidy_fields(r, settings, &f);
+    if (refusal.status == 0)
+        refusal = judge_host(r, &f);
+    if (refusal.status == 0 && f.transfer_encodings > 0)
+        refusal = judge_transfer_encoding(r, &f);
+    if (refusal.status == 0 && f.expects > 0)
+        refusal = judge_expect(r, &f);
+    if (refusal.status == 0 && f.websocket && r->version_minor >= 1)
+        refusal = judge_upgrade(r, &f);
+    if (refusal.status == 0 && absolute)
+        replace_host_field(r);
+    r->core.keep_alive = !f.close && (r->version_minor >= 1 || f.keep_alive);
+    return refusal;
+}

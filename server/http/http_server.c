@@ -1,0 +1,240 @@
+/* http_server: see http_server.h. The list of connections and what they share. */
+#include "server/http/http_server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "config/settings.h"
+#include "server/app.h"
+#include "server/base/clock.h"
+#include "server/base/log.h"
+#include "server/base/mem.h"
+#include "server/http/access_log.h"
+#include "server/http/conn.h"
+#include "server/http/server_state.h"
+
+/* --- the end of the turn --------------------------------------------------------------------------------------------------- */
+
+static struct conn *conn_at(struct list *node)
+{
+    return LIST_ENTRY(node, struct conn, node);
+}
+
+static void reap(struct http_server *s)
+{
+    struct list *node;
+    while ((node = list_pop(&s->dead)) != NULL) {
+        if (s->spare_count < CONN_SPARES) {
+            list_append(&s->spares, node);
+            s->spare_count++;
+        } else {
+            free(conn_at(node));
+        }
+    }
+}
+
+static void on_reap(struct loop_task *task)
+{
+    reap(LIST_ENTRY(task, struct http_server, reap_task));
+}
+
+static void tell_gone(struct http_server *s)
+{
+    struct list *node;
+    while ((node = list_pop(&s->gone)) != NULL) {
+        struct request *r = LIST_ENTRY(node, struct request, core.node);
+        if (r->response != RESPONSE_DONE && s->app->ops->on_disconnect)
+            s->app->ops->on_disconnect(r);
+        request_unref(r);
+    }
+}
+
+static void on_gone(struct loop_task *task)
+{
+    tell_gone(LIST_ENTRY(task, struct http_server, gone_task));
+}
+
+void http_server_tell_gone(struct http_server *s, struct request *r)
+{
+    if (r->core.disconnect_told)
+        return;
+    r->core.disconnect_told = true;
+    request_ref(r);
+    list_append(&s->gone, &r->core.node);
+    loop_defer(s->loop, &s->gone_task);
+}
+
+void http_server_bury(struct http_server *s, struct conn *c)
+{
+    list_remove(&c->node);
+    list_append(&s->dead, &c->node);
+    loop_defer_last(s->loop, &s->reap_task);
+    s->stats.conns--;
+    if (s->was_full && http_server_has_room(s)) {
+        s->was_full = false;
+        if (s->on_room)
+            s->on_room(s->on_room_arg);
+    }
+    if (s->draining && s->stats.conns == 0 && s->on_empty)
+        s->on_empty(s->on_empty_arg);
+}
+
+/* --- counting ---------------------------------------------------------------------------------------------------------------- */
+
+void http_server_finished(struct http_server *s, struct request *r)
+{
+    if (r->method.len == 0 && r->status == 0)
+        return; /* a connection that ended in the middle of a first line */
+    if (r->core.told_app)
+        s->stats.in_flight--;
+    s->stats.requests++;
+    s->stats.status_class[r->status >= 100 && r->status < 600 ? r->status / 100 : 0]++;
+    if (s->access_log)
+        access_log_add(s->access_log, r, clock_ns());
+    if (s->on_finished)
+        s->on_finished(s->on_finished_arg, s->stats.requests);
+}
+
+const struct http_stats *http_server_stats(const struct http_server *s)
+{
+    return &s->stats;
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------------------- */
+
+struct http_server *http_server_new(struct loop *loop, const struct settings *settings, struct app *app)
+{
+    struct http_server *s = mem_zalloc(sizeof(*s));
+    s->loop = loop;
+    s->settings = settings;
+    s->app = app;
+    s->requests = request_pool_new();
+    list_init(&s->conns);
+    list_init(&s->dead);
+    list_init(&s->spares);
+    list_init(&s->gone);
+    loop_task_init(&s->reap_task, on_reap);
+    loop_task_init(&s->gone_task, on_gone);
+    if (settings->accesslog && *settings->accesslog) {
+        s->access_log = access_log_new(loop, settings->accesslog, settings->access_log_format);
+        if (s->access_log == NULL)
+            log_error("Cannot open the access log %s: %s. Requests are served without one.", settings->accesslog,
+                      strerror(errno));
+    }
+    return s;
+}
+
+void http_server_accept(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
+                        const struct endpoint *local)
+{
+    struct list *spare = list_pop(&s->spares);
+    s->spare_count -= spare != NULL;
+    struct conn *c = conn_new(s, spare ? conn_at(spare) : NULL, fd, peer, peer_len, local);
+    list_append(&s->conns, &c->node);
+    s->stats.conns++;
+    s->stats.conns_accepted++;
+    if (!http_server_has_room(s))
+        s->was_full = true;
+    if (s->draining)
+        conn_drain(c);
+}
+
+void http_server_on_room(struct http_server *s, void (*on_room)(void *arg), void *arg)
+{
+    s->on_room = on_room;
+    s->on_room_arg = arg;
+}
+
+bool http_server_has_room(const struct http_server *s)
+{
+    return s->stats.conns < (uint64_t)s->settings->worker_connections;
+}
+
+void http_server_on_finished(struct http_server *s, void (*on_finished)(void *arg, uint64_t requests), void *arg)
+{
+    s->on_finished = on_finished;
+    s->on_finished_arg = arg;
+}
+
+void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void *arg)
+{
+    s->on_empty = on_empty;
+    s->on_empty_arg = arg;
+    s->draining = true;
+    LIST_EACH(node, &s->conns)
+        conn_drain(conn_at(node));
+    if (s->stats.conns == 0 && on_empty)
+        on_empty(arg);
+}
+
+void http_server_abort(struct http_server *s)
+{
+    while (!list_empty(&s->conns))
+        conn_close(conn_at(s->conns.next), CLOSE_ABORT);
+}
+
+void http_server_reopen_log(struct http_server *s)
+{
+    if (s->access_log && access_log_reopen(s->access_log) < 0)
+        log_error("Cannot reopen the access log %s: %s. The old file stays in use.", s->settings->accesslog,
+                  strerror(errno));
+}
+
+void http_server_free(struct http_server *s)
+{
+    if (s == NULL)
+        return;
+    http_server_abort(s);
+    tell_gone(s);
+    reap(s);
+    loop_task_cancel(&s->reap_task);
+    loop_task_cancel(&s->gone_task);
+    struct list *node;
+    while ((node = list_pop(&s->spares)) != NULL)
+        free(conn_at(node));
+    access_log_free(s->access_log);
+    request_pool_close(s->requests);
+    free(s);
+}
+
+/* --- endpoints ---------------------------------------------------------------------------------------------------------------- */
+
+static char *address_text(const struct sockaddr *address, socklen_t len)
+{
+    char text[INET6_ADDRSTRLEN] = "";
+    if (address->sa_family == AF_UNIX) {
+        const struct sockaddr_un *un = (const struct sockaddr_un *)address;
+        size_t size = len > offsetof(struct sockaddr_un, sun_path) ? len - offsetof(struct sockaddr_un, sun_path) : 0;
+        char *path = mem_strndup(un->sun_path, size);
+        if (size > 0 && path[0] == 0)
+            path[0] = '@'; /* the abstract namespace */
+        return path;
+    }
+    if (address->sa_family == AF_INET)
+        inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, text, sizeof(text));
+    else if (address->sa_family == AF_INET6)
+        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, sizeof(text));
+    return mem_strdup(text);
+}
+
+void endpoint_init(struct endpoint *endpoint, const struct sockaddr *address, socklen_t len)
+{
+    endpoint->host = str_from(address_text(address, len));
+    endpoint->is_unix = address->sa_family == AF_UNIX;
+    endpoint->port = -1;
+    if (address->sa_family == AF_INET)
+        endpoint->port = ntohs(((const struct sockaddr_in *)address)->sin_port);
+    else if (address->sa_family == AF_INET6)
+        endpoint->port = ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
+}
+
+void endpoint_done(struct endpoint *endpoint)
+{
+    free((char *)endpoint->host.p);
+    *endpoint = (struct endpoint){ .port = -1 };
+}

@@ -1,0 +1,210 @@
+/* request: see request.h. Here: its life, its head's memory and its body; the response is response.c's. */
+#include "server/http/request.h"
+
+#include <stdlib.h>
+
+#include "server/base/mem.h"
+#include "server/http/conn.h"
+#include "server/http/response.h"
+
+#define POOL_SPARES 1024           /* requests kept for the next */
+#define KEEP_BYTES 4096            /* of each buffer of a request in the pool */
+#define KEEP_FIELDS 64
+
+struct request_pool {
+    struct list spares;
+    size_t spare_count, live;
+    bool closed;
+};
+
+/* --- the pool ------------------------------------------------------------------------------------------------------- */
+
+struct request_pool *request_pool_new(void)
+{
+    struct request_pool *pool = mem_zalloc(sizeof(*pool));
+    list_init(&pool->spares);
+    return pool;
+}
+
+static void request_free(struct request *r)
+{
+    buf_done(&r->body);
+    buf_done(&r->core.head);
+    buf_done(&r->core.response_head);
+    arena_done(&r->arena);
+    free(r->fields);
+    free(r);
+}
+
+static void pool_release(struct request_pool *pool)
+{
+    if (pool->closed && pool->live == 0)
+        free(pool);
+}
+
+void request_pool_close(struct request_pool *pool)
+{
+    struct list *node;
+    while ((node = list_pop(&pool->spares)) != NULL)
+        request_free(LIST_ENTRY(node, struct request, core.node));
+    pool->closed = true;
+    pool_release(pool);
+}
+
+/* Empty, with the memory that it had. */
+static void request_reset(struct request *r)
+{
+    struct request_core *core = &r->core;
+    buf_reset(&r->body, KEEP_BYTES);
+    buf_reset(&core->head, KEEP_BYTES);
+    buf_reset(&core->response_head, KEEP_BYTES);
+    arena_reset(&r->arena);
+    if (core->field_cap > KEEP_FIELDS) {
+        free(r->fields);
+        r->fields = NULL;
+        core->field_cap = 0;
+    }
+    struct request fresh = { .fields = r->fields, .body = r->body, .arena = r->arena };
+    fresh.core.pool = core->pool;
+    fresh.core.field_cap = core->field_cap;
+    fresh.core.head = core->head;
+    fresh.core.response_head = core->response_head;
+    fresh.content_length = fresh.core.response_length = -1;
+    *r = fresh;
+    list_init(&r->core.node);
+}
+
+struct request *request_new(struct request_pool *pool, struct conn *conn)
+{
+    struct list *node = list_pop(&pool->spares);
+    struct request *r;
+    if (node) {
+        r = LIST_ENTRY(node, struct request, core.node);
+        pool->spare_count--;
+    } else {
+        r = mem_zalloc(sizeof(*r));
+        r->core.pool = pool;
+        request_reset(r);
+    }
+    pool->live++;
+    r->refs = 1;
+    r->conn = conn;
+    return r;
+}
+
+void request_ref(struct request *r)
+{
+    r->refs++;
+}
+
+void request_unref(struct request *r)
+{
+    if (--r->refs > 0)
+        return;
+    struct request_pool *pool = r->core.pool;
+    pool->live--;
+    if (pool->closed || pool->spare_count >= POOL_SPARES) {
+        request_free(r);
+    } else {
+        request_reset(r);
+        list_append(&pool->spares, &r->core.node);
+        pool->spare_count++;
+    }
+    pool_release(pool);
+}
+
+/* --- the head's memory ------------------------------------------------------------------------------------------------ */
+
+struct move {
+    const char *from, *to;
+    size_t len;
+};
+
+static void move_str(struct str *s, const struct move *move)
+{
+    if (s->p >= move->from && s->p <= move->from + move->len)
+        s->p = move->to + (s->p - move->from);
+}
+
+void request_pin(struct request *r)
+{
+    struct request_core *core = &r->core;
+    if (core->base == NULL || core->base == core->head.data)
+        return;
+    buf_append(&core->head, core->base, core->base_len);
+    struct move move = { core->base, core->head.data, core->base_len };
+    core->base = core->head.data;
+    move_str(&r->method, &move);
+    move_str(&r->target, &move);
+    move_str(&r->path, &move);
+    move_str(&r->query, &move);
+    move_str(&r->host, &move);
+    for (size_t i = 0; i < r->field_count; i++) {
+        move_str(&r->fields[i].name, &move);
+        move_str(&r->fields[i].value, &move);
+    }
+}
+
+/* --- the body ------------------------------------------------------------------------------------------------------------ */
+
+void request_want_body(struct request *r)
+{
+    if (r->conn == NULL || r->body_end)
+        return;
+    if (r->core.expects_continue && r->response <= RESPONSE_HELD) {
+        r->core.expects_continue = false;
+        io_write(&r->conn->io, "HTTP/1.1 100 Continue\r\n\r\n", 25);
+    }
+    conn_body_wanted(r->conn);
+}
+
+void request_consume(struct request *r, size_t n)
+{
+    size_t before = buf_len(&r->body);
+    buf_consume(&r->body, n);
+    if (r->conn && before > REQUEST_BODY_LOW_WATER && buf_len(&r->body) <= REQUEST_BODY_LOW_WATER)
+        conn_body_wanted(r->conn);
+}
+
+int request_wait_body(struct request *r)
+{
+    if (r->conn == NULL)
+        return -1;
+    request_pin(r);
+    request_want_body(r);
+    return conn_wait_body(r->conn);
+}
+
+int request_wait_writable(struct request *r)
+{
+    if (r->conn == NULL)
+        return -1;
+    request_pin(r);
+    return conn_wait_writable(r->conn);
+}
+
+/* --- facts ----------------------------------------------------------------------------------------------------------------- */
+
+static const struct endpoint nowhere = { .host = { "", 0 }, .port = -1 };
+
+const struct endpoint *request_client(struct request *r)
+{
+    return r->conn ? conn_peer(r->conn) : &nowhere;
+}
+
+const struct endpoint *request_server(struct request *r)
+{
+    return r->conn && r->conn->local ? r->conn->local : &nowhere;
+}
+
+struct str request_scheme(struct request *r)
+{
+    (void)r;
+    return STR("http");
+}
+
+void **request_conn_cache(struct request *r, void (*free_cache)(void *))
+{
+    r->conn->free_cache = free_cache;
+    return &r->conn->cache;
+}

@@ -1,0 +1,47 @@
+/* server_state: the inside of struct http_server, shared by the files of server/http and nobody else. */
+#pragma once
+
+#include "server/base/list.h"
+#include "server/http/http_server.h"
+#include "server/net/loop.h"
+
+enum close_reason {
+#define CLOSE(name, is_error, text) CLOSE_##name,
+#include "server/http/close_reason.def"
+#undef CLOSE
+    CLOSE_REASONS
+};
+
+#define CONN_SPARES 256 /* closed connections whose memory is kept for the next */
+
+struct http_server {
+    struct loop *loop;
+    const struct settings *settings;
+    struct app *app;
+    struct access_log *access_log; /* NULL: none */
+    struct request_pool *requests;
+    struct list conns;  /* open */
+    struct list dead;   /* closed in this turn: freed at its end */
+    struct list spares;
+    size_t spare_count;
+    struct list gone;   /* requests whose application is to be told of the disconnect */
+    struct loop_task reap_task, gone_task;
+    bool draining;
+    bool was_full;      /* on_room is owed */
+    void (*on_room)(void *arg);
+    void *on_room_arg;
+    void (*on_empty)(void *arg);
+    void *on_empty_arg;
+    void (*on_finished)(void *arg, uint64_t requests);
+    void *on_finished_arg;
+    struct http_stats stats;
+    uint64_t closed[CLOSE_REASONS];
+};
+
+/* For conn.c: a request is over, its response complete or not. Logs and counts it. */
+void http_server_finished(struct http_server *server, struct request *request);
+/* The application is told, at the end of the turn, that the client has left. Takes a reference meanwhile. */
+void http_server_tell_gone(struct http_server *server, struct request *request);
+/* A connection was closed: its memory goes at the end of the turn. */
+struct conn;
+void http_server_bury(struct http_server *server, struct conn *conn);
