@@ -185,9 +185,9 @@ static void append_bounded(struct buf *out, const char *text, size_t len)
         buf_append(out, text, len);
         return;
     }
-    const char *tail = strchr(text + len - TEXT_TAIL_BYTES, '\n');
-    if (tail == NULL)
-        tail = text + len - TEXT_TAIL_BYTES;
+    const char *tail = text + len - TEXT_TAIL_BYTES, *newline = memchr(tail, '\n', TEXT_TAIL_BYTES / 4);
+    if (newline != NULL)
+        tail = newline;
     buf_append(out, text, TEXT_HEAD_BYTES);
     buf_printf(out, "\n  … %zu bytes left out …", (size_t)(tail - text) - TEXT_HEAD_BYTES);
     buf_append(out, tail, (size_t)(text + len - tail));

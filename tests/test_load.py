@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from licorne import _core
 from tests.support.server import Server, wait_until
-
-_core = pytest.importorskip("licorne._core")
 
 
 def write(folder: Path, files: dict[str, str]) -> None:

@@ -1,0 +1,226 @@
+"""The mold and its workers: what --preload shares, how workers come out of a fork, and how they end."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server, alive, wait_until
+
+# Answers with what the worker knows of itself.
+WEB = """
+    import gc, json, os, sys, threading
+
+    loaded_in = os.getpid()
+    forks = []
+    os.register_at_fork(
+        before=lambda: forks.append("before"),
+        after_in_child=lambda: forks.append("child"),
+        after_in_parent=lambda: forks.append("parent"),
+    )
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        facts = {
+            "loaded_in": loaded_in,
+            "pid": os.getpid(),
+            "parent": os.getppid(),
+            "forks": forks,
+            "collects": gc.isenabled(),
+            "frozen": gc.get_freeze_count(),
+            "environment": {name: os.environ.get(name) for name in ("LD_PRELOAD", "MALLOC_CONF", "SERVER_SOFTWARE")},
+            "saved": [name for name in os.environ if name.startswith("LICORNE_SAVED")],
+            "threads": threading.active_count(),
+        }
+        return [json.dumps(facts).encode()]
+"""
+
+
+def write(folder: Path, text: str = WEB, **more: str) -> None:
+    (folder / "web.py").write_text(textwrap.dedent(text) + "".join(textwrap.dedent(part) for part in more.values()))
+
+
+def facts(server: Server) -> dict:
+    assert not isinstance(server.address, str)
+    connection = http.client.HTTPConnection(*server.address, timeout=30)
+    try:
+        connection.request("GET", "/")
+        response = connection.getresponse()
+        assert response.status == 200
+        return json.loads(response.read())
+    finally:
+        connection.close()
+
+
+def facts_of_all(server: Server, count: int) -> dict[int, dict]:
+    """By worker: new connections until each has answered."""
+    found: dict[int, dict] = {}
+
+    def ask() -> bool:
+        answer = facts(server)
+        found[answer["pid"]] = answer
+        return len(found) >= count
+
+    wait_until(ask, f"answers of {count} workers")
+    return found
+
+
+def test_a_preloaded_application_is_loaded_once_and_frozen(tmp_path):
+    write(tmp_path)
+    with Server("web:app", "--preload", "--workers", "2", cwd=tmp_path) as server:
+        answers = facts_of_all(server, 2).values()
+        assert len({answer["loaded_in"] for answer in answers}) == 1
+        for answer in answers:
+            assert answer["loaded_in"] not in (answer["pid"], server.pid)
+            assert answer["parent"] == server.pid  # adopted by the master
+            assert answer["frozen"] > 1000
+            assert answer["collects"]
+            assert answer["threads"] == 1
+
+
+def test_without_preload_each_worker_loads_the_application(tmp_path):
+    write(tmp_path)
+    with Server("web:app", "--workers", "2", cwd=tmp_path) as server:
+        for pid, answer in facts_of_all(server, 2).items():
+            assert answer["loaded_in"] == pid
+            assert answer["parent"] == server.pid
+            assert answer["frozen"] > 1000
+            assert answer["collects"]
+
+
+def test_one_pair_of_fork_hooks_spans_the_double_fork(tmp_path):
+    write(tmp_path)
+    with Server("web:app", "--preload", cwd=tmp_path) as server:
+        assert facts(server)["forks"] == ["before", "child"]
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["in the worker", "preloaded"])
+def test_a_collector_that_the_application_turned_off_stays_off(tmp_path, preload):
+    write(tmp_path, WEB, more="\nimport gc\ngc.disable()\n")
+    with Server("web:app", *preload, cwd=tmp_path) as server:
+        assert not facts(server)["collects"]
+
+
+@pytest.mark.parametrize("users", [None, "narenas:2"])
+def test_the_application_sees_the_users_own_environment(tmp_path, users):
+    write(tmp_path)
+    with Server("web:app", cwd=tmp_path, env={"MALLOC_CONF": users} if users else {}) as server:
+        answer = facts(server)
+        assert answer["environment"]["LD_PRELOAD"] == os.environ.get("LD_PRELOAD")
+        assert answer["environment"]["MALLOC_CONF"] == (users or os.environ.get("MALLOC_CONF"))
+        assert answer["environment"]["SERVER_SOFTWARE"].startswith("licorne/")
+        assert answer["saved"] == []
+
+
+def test_threads_that_the_import_left_running_are_named(tmp_path):
+    more = """
+        stop = threading.Event()
+        threading.Thread(target=stop.wait, name="metrics", daemon=True).start()
+    """
+    write(tmp_path, WEB, more=more)
+    with Server("web:app", "--preload", cwd=tmp_path) as server:
+        assert "Preloading the application left 1 thread running: metrics" in server.log
+        assert facts(server)["threads"] == 1
+
+
+def test_the_mold_survives_what_is_sent_to_the_whole_group(tmp_path):
+    write(tmp_path)
+    with Server("web:app", "--preload", cwd=tmp_path) as server:
+        first = facts(server)
+        mold = first["loaded_in"]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGWINCH):
+            os.kill(mold, number)
+        os.kill(first["pid"], signal.SIGKILL)
+        server.wait_log("Booting worker", count=2)
+        second = facts(server)
+        assert alive(mold)
+        assert second["loaded_in"] == mold
+        assert second["pid"] != first["pid"]
+
+
+def test_handlers_and_threads_of_the_application_end_the_worker(tmp_path):
+    more = """
+        import atexit
+
+        def announce():
+            sys.stdout.write(f"atexit {os.getpid() == loaded_in}\\n")  # buffered: the end flushes it
+
+        atexit.register(announce)
+        done = threading.Event()
+        atexit.register(done.set)
+
+        def work():
+            threading.main_thread().join()
+            sys.stdout.write("thread\\n")
+
+        threading.Thread(target=work).start()
+    """
+    write(tmp_path, WEB, more=more)
+    with Server("web:app", cwd=tmp_path) as server:
+        facts(server)
+        assert server.stop() == 0
+        assert sorted(server.output.split("\n")) == ["", "atexit True", "thread"]
+
+
+def test_a_handler_that_hangs_is_cut_short(tmp_path):
+    more = """
+        import atexit
+        atexit.register(threading.Event().wait)
+    """
+    write(tmp_path, WEB, more=more)
+    with Server("web:app", "--graceful-timeout", "1", cwd=tmp_path) as server:
+        facts(server)
+        assert server.stop() == 0
+        assert "did not end within" in server.log
+
+
+def test_an_error_in_a_handler_is_told_and_harmless(tmp_path):
+    more = """
+        import atexit
+        atexit.register(lambda: 1 / 0)
+    """
+    write(tmp_path, WEB, more=more)
+    with Server("web:app", cwd=tmp_path) as server:
+        facts(server)
+        assert server.stop() == 0
+        assert "ZeroDivisionError" in server.log
+
+
+def test_the_workers_do_not_share_their_random_numbers(tmp_path):
+    text = """
+        import json, os, random
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [json.dumps({"pid": os.getpid(), "number": first}).encode()]
+        first = None
+        def draw():
+            global first
+            first = random.random()
+        os.register_at_fork(after_in_child=draw)
+    """
+    write(tmp_path, text)
+    with Server("web:app", "--preload", "--workers", "3", cwd=tmp_path) as server:
+        assert len({answer["number"] for answer in facts_of_all(server, 3).values()}) == 3
+
+
+def test_a_worker_is_replaced_after_max_requests(tmp_path):
+    write(tmp_path)
+    with Server("web:app", "--max-requests", "3", cwd=tmp_path) as server:
+        pids = [facts(server)["pid"] for _ in range(3)]
+        assert len(set(pids)) == 1
+        wait_until(lambda: facts(server)["pid"] != pids[0], "another worker")
+        wait_until(lambda: not alive(pids[0]), "the end of the first worker")
+
+
+def test_a_failed_preload_leaves_nothing_behind(tmp_path):
+    write(tmp_path, "import threading\nthreading.Thread(target=lambda: 1).start()\n1 / 0\n")
+    with Server("web:app", "--preload", cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == 4
+        assert "ZeroDivisionError" in server.log
+        assert "Booting worker" not in server.log
