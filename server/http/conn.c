@@ -290,9 +290,15 @@ static void body_timeout(struct conn *c)
         refuse(c, 408, CLOSE_BODY_TIMEOUT);
 }
 
+/* Half-closing after a complete request is legal: the response still goes out. An incomplete one can not become complete. */
 static void serving_eof(struct conn *c)
 {
-    c->request->core.keep_alive = false;
+    struct request *r = c->request;
+    r->core.keep_alive = false;
+    if (!r->body_end && r->response <= RESPONSE_HELD && !c->in_wait) {
+        refuse(c, 400, CLOSE_CLIENT_LEFT);
+        return;
+    }
     http_server_tell_gone(c->server, c->request);
 }
 

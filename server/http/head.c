@@ -13,7 +13,7 @@
 /* The fields that the server itself obeys. */
 struct head_fields {
     struct str host, transfer_encoding, expect;
-    int hosts, transfer_encodings, expects;
+    int hosts, transfer_encodings, expects, content_types;
     bool close, keep_alive, upgrade, websocket;
 };
 
@@ -185,6 +185,9 @@ static void note_field(struct head_fields *f, const struct field *field)
         if (memcmp(field->name.p, "connection", 10) == 0)
             note_connection(f, field->value);
         break;
+    case 12:
+        f->content_types += memcmp(field->name.p, "content-type", 12) == 0;
+        break;
     case 17:
         if (memcmp(field->name.p, "transfer-encoding", 17) == 0) {
             f->transfer_encoding = field->value;
@@ -240,6 +243,8 @@ struct head_refusal head_judge_fields(struct request *r, const struct settings *
         refusal = judge_expect(r, &f);
     if (refusal.status == 0 && f.websocket && r->version_minor >= 1)
         refusal = judge_upgrade(r, &f);
+    if (refusal.status == 0 && f.content_types > 1)
+        refusal = REFUSED(400, "more than one Content-Type");
     if (refusal.status == 0 && absolute)
         replace_host_field(r);
     r->core.keep_alive = !f.close && (r->version_minor >= 1 || f.keep_alive);

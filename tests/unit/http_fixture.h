@@ -109,9 +109,10 @@ static size_t fixture_on_body(struct request *r, struct str data, bool end)
 {
     if (r->app_data != &fx)
         return 0;
-    buf_append_str(&r->body, data.p == r->body.data + r->body.start ? STR("") : data);
     if (!end)
-        return 0;
+        return 0; /* the core keeps it */
+    if (buf_len(&r->body) == 0)
+        buf_append_str(&r->body, data);
     r->app_data = NULL;
     fixture_echo(r);
     request_unref(r);
@@ -169,7 +170,7 @@ static void fixture_start(void)
     fixture_connect();
 }
 
-static void fixture_open(void)
+static inline void fixture_open(void)
 {
     fixture_init();
     fixture_start();
@@ -235,7 +236,7 @@ static void fixture_send(const char *data, size_t len)
     }
 }
 
-static void fixture_say(const char *text)
+static inline void fixture_say(const char *text)
 {
     fixture_send(text, strlen(text));
     fixture_settle();
