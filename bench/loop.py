@@ -205,7 +205,6 @@ def executor(loop: asyncio.AbstractEventLoop, count: int) -> None:
     async def main() -> None:
         for _ in range(count):
             await loop.run_in_executor(None, nothing)
-        await loop.shutdown_default_executor()
 
     run(loop, main())
 
@@ -348,6 +347,7 @@ def child(loop_name: str, name: str, scale: float) -> None:
     start = time.process_time_ns()
     function(loop, count)
     print((time.process_time_ns() - start) / count)
+    loop.run_until_complete(loop.shutdown_default_executor())
 
 
 def measure(loop_name: str, name: str, scale: float) -> float:

@@ -1,7 +1,8 @@
 """CPython's own tests of asyncio, on our loop: every one that the standard loop passes must pass (make soak).
 
-Each module of test.test_asyncio runs in an interpreter of its own, in which asyncio's names for its loop are ours before
-the tests are loaded: they name asyncio.SelectorEventLoop themselves, and reset the policy, so a policy is not enough.
+Each module of test.test_asyncio runs in an interpreter of its own, in which asyncio's names for its loop are ours
+before the tests are loaded: they name asyncio.SelectorEventLoop themselves, and reset the policy, so a policy is not
+enough.
 """
 
 from __future__ import annotations
@@ -19,11 +20,31 @@ import pytest
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
-MODULES = (
-    "test_buffered_proto test_context test_eager_task_factory test_events test_futures test_futures2 test_locks"
-    " test_pep492 test_queues test_runners test_sendfile test_server test_sock_lowlevel test_ssl test_sslproto"
-    " test_staggered test_streams test_subprocess test_taskgroups test_tasks test_threads test_timeouts test_waitfor"
-).split()
+MODULES = [
+    "test_buffered_proto",
+    "test_context",
+    "test_eager_task_factory",
+    "test_events",
+    "test_futures",
+    "test_futures2",
+    "test_locks",
+    "test_pep492",
+    "test_queues",
+    "test_runners",
+    "test_sendfile",
+    "test_server",
+    "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
+    "test_staggered",
+    "test_streams",
+    "test_subprocess",
+    "test_taskgroups",
+    "test_tasks",
+    "test_threads",
+    "test_timeouts",
+    "test_waitfor",
+]
 
 # They look into the standard library's loop, or mock its selector.
 INTERNALS = {
