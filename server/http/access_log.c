@@ -3,15 +3,14 @@
 #include "server/http/access_log.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "server/base/buf.h"
+#include "server/base/line_file.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/http/headers.h"
@@ -35,12 +34,10 @@ struct piece {
 struct access_log {
     struct loop *loop;
     struct loop_task flush_task;
-    char *path, *format;
+    struct line_file file;
+    char *format;
     struct piece *pieces;
     size_t piece_count;
-    struct buf lines;
-    int fd;
-    bool is_pipe;
     time_t stamp_second;
     char stamp[40];
     size_t stamp_len;
@@ -355,31 +352,12 @@ static void compile(struct access_log *log)
     add_piece(log, str_from(literal), NULL);
 }
 
-/* --- writing ------------------------------------------------------------------------------------------------------------------- */
-
-/* The largest run of whole lines that one write may take. */
-static size_t batch_len(const struct access_log *log)
-{
-    size_t len = buf_len(&log->lines);
-    if (!log->is_pipe || len <= PIPE_BUF)
-        return len;
-    const char *p = log->lines.data + log->lines.start, *end = memrchr(p, '\n', PIPE_BUF);
-    return end ? (size_t)(end - p) + 1 : PIPE_BUF;
-}
+/* --- lines ---------------------------------------------------------------------------------------------------------------------- */
 
 static void flush(struct access_log *log)
 {
-    while (buf_len(&log->lines) > 0) {
-        ssize_t n = write(log->fd, log->lines.data + log->lines.start, batch_len(log));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0) { /* a full disk or a pipe that nobody reads: lines are lost, requests go on */
-            log_debug("Cannot write the access log: %s", strerror(errno));
-            break;
-        }
-        buf_consume(&log->lines, (size_t)n);
-    }
-    buf_reset(&log->lines, BATCH_BYTES);
+    if (line_file_flush(&log->file) < 0)
+        log_debug("Cannot write the access log: %s", strerror(errno));
 }
 
 static void on_flush(struct loop_task *task)
@@ -389,75 +367,50 @@ static void on_flush(struct loop_task *task)
 
 void access_log_add(struct access_log *log, struct request *request, uint64_t ended_ns)
 {
-    struct line line = { .log = log, .request = request, .out = &log->lines };
+    struct buf *out = &log->file.lines;
+    struct line line = { .log = log, .request = request, .out = out };
     line.took_ns = ended_ns > request->began_ns ? ended_ns - request->began_ns : 0;
-    size_t before = buf_len(&log->lines);
+    size_t start = buf_len(out);
     for (size_t i = 0; i < log->piece_count; i++) {
         if (log->pieces[i].put)
             log->pieces[i].put(&line, log->pieces[i].text);
         else
-            buf_append_str(&log->lines, log->pieces[i].text);
+            buf_append_str(out, log->pieces[i].text);
     }
-    if (log->is_pipe && buf_len(&log->lines) - before >= PIPE_BUF)
-        log->lines.end = log->lines.start + before + PIPE_BUF - 1; /* cut: a torn line would spoil others' */
-    put_char(&log->lines, '\n');
-    if (buf_len(&log->lines) >= BATCH_BYTES)
+    line_file_end(&log->file, start);
+    if (buf_len(out) >= BATCH_BYTES)
         flush(log);
     loop_defer_last(log->loop, &log->flush_task);
 }
 
 /* --- life ------------------------------------------------------------------------------------------------------------------------ */
 
-static int open_path(const char *path)
-{
-    return strcmp(path, "-") == 0 ? dup(STDOUT_FILENO)
-                                  : open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
-}
-
-static void take_fd(struct access_log *log, int fd)
-{
-    struct stat st;
-    log->fd = fd;
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
-    log->is_pipe = fstat(fd, &st) == 0 && !S_ISREG(st.st_mode);
-}
-
 struct access_log *access_log_new(struct loop *loop, const char *path, const char *format)
 {
-    int fd = open_path(path);
-    if (fd < 0)
+    struct line_file file;
+    if (line_file_open(&file, path) < 0)
         return NULL;
     struct access_log *log = mem_zalloc(sizeof(*log));
     log->loop = loop;
-    log->path = mem_strdup(path);
+    log->file = file;
     log->format = mem_strdup(format);
     loop_task_init(&log->flush_task, on_flush);
-    take_fd(log, fd);
     compile(log);
     return log;
 }
 
 int access_log_reopen(struct access_log *log)
 {
-    flush(log);
-    int fd = open_path(log->path);
-    if (fd < 0)
-        return -1;
-    close(log->fd);
-    take_fd(log, fd);
-    return 0;
+    return line_file_reopen(&log->file);
 }
 
 void access_log_free(struct access_log *log)
 {
     if (log == NULL)
         return;
-    flush(log);
     loop_task_cancel(&log->flush_task);
-    close(log->fd);
-    buf_done(&log->lines);
+    line_file_close(&log->file);
     free(log->pieces);
-    free(log->path);
     free(log->format);
     free(log);
 }

@@ -1,5 +1,5 @@
-/* access_log: one line a request, in a format with gunicorn's atoms. The format is compiled once. Lines are gathered and written
- * at the end of the turn by one write(2); to a pipe by writes of at most PIPE_BUF, so that no line is torn between processes. */
+/* access_log: one line a request, in a format with gunicorn's atoms. The format is compiled once. Lines leave at the
+ * end of the turn, together (base/line_file.h). */
 #pragma once
 
 #include <stdint.h>

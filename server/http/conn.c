@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "config/settings.h"
 #include "server/app.h"
@@ -503,7 +502,7 @@ uint64_t conn_body_left(const struct conn *c)
 
 /* --- waiting inside the application's call -------------------------------------------------------------------------------------- */
 
-static int wait_ms(int64_t limit_ms)
+static int timeout_of(int64_t limit_ms)
 {
     return limit_ms <= 0 || limit_ms > INT32_MAX ? -1 : (int)limit_ms;
 }
@@ -524,7 +523,7 @@ int conn_wait_body(struct conn *c)
         io_flush(&c->io);
         if (c->io.eof)
             return -1;
-        int progress = conn_wait(c, POLLIN, wait_ms(settings_of(c)->body_timeout_ms));
+        int progress = conn_wait(c, POLLIN, timeout_of(settings_of(c)->body_timeout_ms));
         if (progress == 0)
             refuse(c, 408, CLOSE_BODY_TIMEOUT);
         if (progress <= 0)
@@ -538,7 +537,7 @@ int conn_wait_writable(struct conn *c)
     struct request *r = c->request;
     io_flush(&c->io);
     while (r->conn && c->io.queued_bytes > IO_LOW_WATER) {
-        int progress = conn_wait(c, POLLOUT, wait_ms(settings_of(c)->write_timeout_ms));
+        int progress = conn_wait(c, POLLOUT, timeout_of(settings_of(c)->write_timeout_ms));
         if (progress == 0)
             conn_close(c, CLOSE_WRITE_TIMEOUT);
         if (progress <= 0)
@@ -567,6 +566,8 @@ static size_t on_data(struct io *io, const char *data, size_t len)
         else
             break;
     }
+    if (c->state == CONN_BODY)
+        request_pin(c->request); /* its head must outlive `data` */
     if (done < len && c->turn_requests > 0 && c->state != CONN_CLOSED)
         io_pause(io); /* else it comes again at the end of the turn */
     return done;

@@ -20,6 +20,7 @@
 #include "config/settings.h"
 #include "server/app.h"
 #include "server/base/buf.h"
+#include "server/base/clock.h"
 #include "server/http/http_server.h"
 #include "server/http/request.h"
 #include "server/net/loop.h"
@@ -260,4 +261,22 @@ static inline int fixture_count(const char *needle)
 static inline bool fixture_starts(const char *text)
 {
     return strncmp(fixture_got(), text, strlen(text)) == 0;
+}
+
+/* Turns until `condition` holds; false when it does not within ten seconds. */
+static inline bool fixture_until(bool (*condition)(void))
+{
+    for (uint64_t due = clock_ms() + 10000; clock_ms() < due;) {
+        fixture_turn();
+        fixture_receive();
+        if (condition())
+            return true;
+        poll(NULL, 0, 1);
+    }
+    return false;
+}
+
+static inline bool fixture_is_closed(void)
+{
+    return fx.closed;
 }
