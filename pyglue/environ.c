@@ -55,8 +55,12 @@ static PyObject *server_name(const struct endpoint *server)
 {
     if (server->is_unix || server->host.len == 0)
         return PyUnicode_FromString("localhost");
-    bool ipv6 = memchr(server->host.p, ':', server->host.len) != NULL;
-    return PyUnicode_FromFormat(ipv6 ? "[%.*s]" : "%.*s", (int)server->host.len, server->host.p);
+    PyObject *host = latin1(server->host);
+    if (host == NULL || memchr(server->host.p, ':', server->host.len) == NULL)
+        return host;
+    PyObject *bracketed = PyUnicode_FromFormat("[%U]", host); /* as in a URL */
+    Py_DECREF(host);
+    return bracketed;
 }
 
 static PyObject *server_port(const struct endpoint *server, bool https)
