@@ -93,12 +93,20 @@ static bool report(struct buf *errors, const char *where, struct buf *message)
     return count == 0;
 }
 
-static bool apply(struct settings *settings, PyObject *file, struct buf *message)
+/* Whether what follows is worth a line is for the file to say, unless the command line has said it. */
+static void apply_log_level(const struct settings *settings, const struct settings *given)
+{
+    if (strcmp(settings_origin(given, "loglevel"), "default") == 0)
+        log_open(given->errorlog, settings->loglevel);
+}
+
+static bool apply(struct settings *settings, const struct settings *given, PyObject *file, struct buf *message)
 {
     struct buf errors = { 0 };
     PyObject *list = PyObject_GetAttrString(file, "settings"), *where = PyObject_GetAttrString(file, "where");
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++)
         apply_setting(settings, PyList_GET_ITEM(list, i), &errors);
+    apply_log_level(settings, given);
     each(file, "unknown", mention_unknown);
     each(file, "hooks", mention_hook);
     bool ok = report(&errors, utf8_or(where, ""), message);
@@ -138,15 +146,15 @@ static void explain(PyObject *module, const char *config, struct buf *message)
     Py_DECREF(exception);
 }
 
-bool config_file_read(struct settings *settings, const char *config, struct buf *message)
+bool config_file_read(struct settings *settings, const struct settings *given, struct buf *message)
 {
     PyObject *module = PyImport_ImportModule("licorne.config_file");
-    PyObject *file = module != NULL ? run(module, config) : NULL;
+    PyObject *file = module != NULL ? run(module, given->config) : NULL;
     bool ok = false;
     if (file == NULL)
-        explain(module, config, message);
+        explain(module, given->config, message);
     else
-        ok = file == Py_None || apply(settings, file, message);
+        ok = file == Py_None || apply(settings, given, file, message);
     Py_XDECREF(file);
     Py_XDECREF(module);
     return ok;

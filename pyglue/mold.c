@@ -153,7 +153,7 @@ static void answer_settings(struct mold *m)
     struct buf message = { 0 }, text = { 0 };
     receive_settings(m, CHANNEL_SETTINGS, &given);
     settings_init(&file);
-    if (!config_file_read(&file, given.config, &message))
+    if (!config_file_read(&file, &given, &message))
         fail_with(m, EXIT_CONFIG, &message);
     settings_to_text(&file, SOURCE_CONFIG_FILE, &text);
     if (channel_send(m->channel, CHANNEL_SETTINGS, buf_str(&text).p, buf_len(&text), NULL, 0) < 0)

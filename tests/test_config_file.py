@@ -10,9 +10,8 @@ import pytest
 from tests.support.server import Server, wait_until
 
 WEB = """
-    def app(environ, start_response):
-        start_response("200 OK", [])
-        return [b"ok"]
+    async def app(scope, receive, send):
+        raise NotImplementedError
 """
 
 
@@ -41,7 +40,7 @@ def end_of(folder: Path, *args: str) -> tuple[int, str]:
         (["-c", "python:shop.settings"], 4),
         (["--workers", "5"], 5),
     ],
-    ids=" ".join,
+    ids=["default", "path", "file", "module", "command line"],
 )
 def test_the_file_is_found(tmp_path, args, workers):
     files = {

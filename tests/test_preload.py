@@ -25,8 +25,9 @@ WEB = """
         after_in_parent=lambda: forks.append("parent"),
     )
 
-    def app(environ, start_response):
-        start_response("200 OK", [])
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
         facts = {
             "loaded_in": loaded_in,
             "pid": os.getpid(),
@@ -38,7 +39,8 @@ WEB = """
             "saved": [name for name in os.environ if name.startswith("LICORNE_SAVED")],
             "threads": threading.active_count(),
         }
-        return [json.dumps(facts).encode()]
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": json.dumps(facts).encode()})
 """
 
 
@@ -195,9 +197,12 @@ def test_an_error_in_a_handler_is_told_and_harmless(tmp_path):
 def test_the_workers_do_not_share_their_random_numbers(tmp_path):
     text = """
         import json, os, random
-        def app(environ, start_response):
-            start_response("200 OK", [])
-            return [json.dumps({"pid": os.getpid(), "number": first}).encode()]
+        async def app(scope, receive, send):
+            if scope["type"] == "lifespan":
+                raise NotImplementedError
+            answer = json.dumps({"pid": os.getpid(), "number": first}).encode()
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": answer})
         first = None
         def draw():
             global first
