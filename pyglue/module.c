@@ -4,9 +4,6 @@
 #include "config/version.h"
 
 /* While the parts are still being written, one that is not linked in is left out. */
-#pragma weak names_add
-#pragma weak aioloop_add
-#pragma weak asgi_add
 #pragma weak wsgi_add
 
 static int core_exec(PyObject *module)

@@ -2,7 +2,8 @@
  *
  *     worker --on_accept--> http_server --on_request--> app (runtime->app)
  *     worker --on_drain---> http_server --on_empty----> worker --on_left--> runtime stops turning the loop
- *     http_server --on_finished--> max_requests, scoreboard;  --on_room--> worker accepts again
+ *     http_server --on_finished--> max_requests;  --on_room--> worker accepts again
+ *     loop --before_wait--> scoreboard
  *
  * The worker owns nothing that has to be given back at its end but what the application wants to end by itself
  * (lifespan, threads, atexit): the process exits and takes the rest along. */
@@ -25,18 +26,7 @@
 #include "server/process/worker.h"
 
 /* While the parts are still being written. */
-#pragma weak asgi_runtime_new
 #pragma weak wsgi_runtime_new
-#pragma weak http_server_new
-#pragma weak http_server_accept
-#pragma weak http_server_on_room
-#pragma weak http_server_has_room
-#pragma weak http_server_drain
-#pragma weak http_server_abort
-#pragma weak http_server_on_finished
-#pragma weak http_server_stats
-#pragma weak http_server_reopen_log
-#pragma weak endpoint_init
 
 #define EXIT_BOOT 3
 #define EXIT_APP 4
@@ -50,7 +40,6 @@ struct serving {
     struct http_server *http;
     struct worker *worker;
     struct endpoint *endpoints; /* by listener; they live as long as the process */
-    struct loop_task publish;   /* stats into the scoreboard, at the end of a turn that changed them */
     uint64_t requests_at_most;  /* max_requests with its jitter; 0: no limit */
     uint64_t end_by_ms;         /* when the end must be over; 0: not yet ending */
     bool accepting, left;
@@ -58,8 +47,9 @@ struct serving {
 
 /* ---- what the worker tells -------------------------------------------------------------------------------------- */
 
-static void publish_stats(const struct serving *s)
+static void publish_stats(void *arg)
 {
+    const struct serving *s = arg;
     const struct http_stats *stats = http_server_stats(s->http);
     struct slot *slot = s->inherit->slot;
     atomic_store_explicit(&slot->requests, stats->requests, memory_order_relaxed);
@@ -68,11 +58,6 @@ static void publish_stats(const struct serving *s)
     atomic_store_explicit(&slot->in_flight, stats->in_flight, memory_order_relaxed);
     for (int i = 0; i < 6; i++)
         atomic_store_explicit(&slot->status_class[i], stats->status_class[i], memory_order_relaxed);
-}
-
-static void on_publish(struct loop_task *task)
-{
-    publish_stats(LIST_ENTRY(task, struct serving, publish));
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -89,7 +74,6 @@ static void on_accept(void *arg, int listener, int fd, const struct sockaddr *pe
     http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
     if (!http_server_has_room(s->http))
         set_accepting(s, false);
-    loop_defer_last(s->runtime->loop, &s->publish);
 }
 
 static void on_room(void *arg)
@@ -100,10 +84,9 @@ static void on_room(void *arg)
 static void on_finished(void *arg, uint64_t requests)
 {
     struct serving *s = arg;
-    loop_defer_last(s->runtime->loop, &s->publish);
-    if (s->requests_at_most == 0 || requests < s->requests_at_most)
+    if (requests < s->requests_at_most || worker_draining(s->worker))
         return;
-    s->requests_at_most = 0;
+    s->requests_at_most = UINT64_MAX; /* told once */
     char *reason = mem_printf("max_requests: %llu served", (unsigned long long)requests);
     worker_leave(s->worker, reason);
     free(reason);
@@ -202,7 +185,7 @@ static void load(struct serving *s, struct application *application)
 static struct runtime *runtime_new(const struct settings *settings, const struct application *application)
 {
     bool is_wsgi = application->kind == APPLICATION_WSGI;
-    if (is_wsgi ? wsgi_runtime_new == NULL : asgi_runtime_new == NULL) {
+    if (is_wsgi && wsgi_runtime_new == NULL) {
         PyErr_Format(PyExc_NotImplementedError, "this build cannot serve %s", application_kind_name(application->kind));
         return NULL;
     }
@@ -247,10 +230,11 @@ static void compose(struct serving *s, const struct application *application)
     s->endpoints = endpoints_of(s->inherit);
     s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
     http_server_on_room(s->http, on_room, s);
-    http_server_on_finished(s->http, on_finished, s);
-    s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
-    loop_task_init(&s->publish, on_publish);
     s->requests_at_most = draw_requests_at_most(s->settings);
+    if (s->requests_at_most > 0)
+        http_server_on_finished(s->http, on_finished, s);
+    s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
+    loop_before_wait(s->runtime->loop, publish_stats, s);
     s->accepting = true;
 }
 

@@ -34,6 +34,8 @@ struct loop {
     struct list deferred, last;
     void (*release)(void *), (*acquire)(void *);
     void *release_arg;
+    void (*before_wait)(void *);
+    void *before_wait_arg;
     bool blocking; /* the present poll may wait */
     _Atomic uint64_t *turn_began_ns; /* where others see since when this turn lasts; or NULL */
 
@@ -262,9 +264,17 @@ bool loop_has_deferred(const struct loop *loop)
     return !list_empty(&loop->deferred) || !list_empty(&loop->last);
 }
 
+void loop_before_wait(struct loop *loop, void (*before_wait)(void *), void *arg)
+{
+    loop->before_wait = before_wait;
+    loop->before_wait_arg = arg;
+}
+
 void loop_poll(struct loop *loop, bool may_block)
 {
     loop->blocking = may_block && !loop_has_deferred(loop);
+    if (loop->blocking && loop->before_wait)
+        loop->before_wait(loop->before_wait_arg);
     if (loop->blocking && loop->turn_began_ns)
         atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
     ev_run(loop->ev, loop->blocking ? EVRUN_ONCE : EVRUN_NOWAIT);

@@ -49,6 +49,9 @@ void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acqu
  * waits: whoever shares that memory sees a loop that is stuck. */
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns);
 
+/* Called before each wait for events: what the last turns changed is published then, once for all of them. */
+void loop_before_wait(struct loop *loop, void (*before_wait)(void *arg), void *arg);
+
 /* Polls once. `may_block`: wait for the first event, timer or loop_wake(); does not wait while deferred work is
  * pending. */
 void loop_poll(struct loop *loop, bool may_block);
