@@ -265,7 +265,8 @@ static void run_file(const char *name)
     FILE *file = fopen(path, "r");
     CHECK(file != NULL);
     while (read_case(file, &c)) {
-        failed += !run_case(&c, 0) || !run_case(&c, 65536);
+        bool early = memmem(c.send.data, buf_len(&c.send), "/early", 6) != NULL; /* is about not waiting */
+        failed += !run_case(&c, 0) || (!early && !run_case(&c, 65536));
         case_done(&c);
         cases_run++;
     }
