@@ -251,7 +251,8 @@ def test_interrupt_of_the_whole_group(tmp_path: Path, fake_server: FakeServer) -
 
 
 @pytest.mark.parametrize(
-    ("path", "says"), [("/exit?9", "exited with status 9"), ("/abort", "was killed by SIGABRT"), ("/exit?0", "status 0")]
+    ("path", "says"),
+    [("/exit?9", "exited with status 9"), ("/abort", "was killed by SIGABRT"), ("/exit?0", "exited with status 0")],
 )
 def test_a_dead_worker_is_replaced(fake_server: FakeServer, path: str, says: str) -> None:
     with fake_server() as server:

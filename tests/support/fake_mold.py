@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""A mold and its workers in plain Python, which speak the channel (server/process/channel.h) and little else: so that the
-master is tested alone, and misfortunes can be had on order.
+"""A mold and its workers in plain Python, which speak the channel (server/process/channel.h) and little else: so that
+the master is tested alone, and misfortunes can be had on order.
 
 The master runs it in place of a Python interpreter (--python). What goes wrong is said by the application's name, or by
 the file that $FAKE_MOLD names, read at each start of a mold: one of the words of MISFORTUNES.
