@@ -50,11 +50,23 @@ struct worker {
 /* --- signals: the handlers leave a bit and wake the loop --------------------------------------------------------- */
 
 static int signal_fd = -1;
+static pid_t signals_owner;
 static _Atomic unsigned signals_seen;
+
+/* A child that the application has forked has inherited the handler: there the signal does what it does by default. */
+static void on_signal_in_child(int number)
+{
+    signal(number, SIG_DFL);
+    raise(number);
+}
 
 static void on_signal(int number)
 {
     int error = errno;
+    if (getpid() != signals_owner) {
+        on_signal_in_child(number);
+        return;
+    }
     atomic_fetch_or(&signals_seen, 1u << number);
     if (write(signal_fd, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0) {
         /* the counter is full: the loop is woken already */
@@ -93,24 +105,15 @@ static void signals_for_boot(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* --- children that the application forks: they must not hold what the worker serves, and die by a TERM ------------- */
+/* --- children that the application forks: they must not hold what the worker serves --------------------------------- */
 
 static struct worker *forking_worker; /* NULL: none */
-
-static void signals_in_child(void)
-{
-    struct sigaction present;
-    for (size_t i = 0; i < COUNT(ending); i++)
-        if (sigaction(ending[i], NULL, &present) == 0 && present.sa_handler == on_signal)
-            signal(ending[i], SIG_DFL);
-    close(signal_fd);
-}
 
 static void close_in_child(void)
 {
     if (!forking_worker)
         return;
-    signals_in_child();
+    close(signal_fd);
     const struct inherit *inherit = forking_worker->inherit;
     close(inherit->channel);
     for (int i = 0; i < inherit->listener_count; i++)
@@ -294,6 +297,7 @@ void worker_ready(struct worker *worker)
         log_fatal("eventfd: %s", strerror(errno));
     watch_start(&worker->signals, worker->loop, signal_fd, on_signals);
     worker->state = WORKER_READY;
+    signals_owner = getpid();
     handle_signals(ending, COUNT(ending), on_signal);
     handle_signals(reopening, COUNT(reopening), on_signal);
     for (int i = 0; i < worker->inherit->listener_count; i++)

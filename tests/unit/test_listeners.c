@@ -14,7 +14,7 @@
 
 static struct listeners listeners;
 static struct buf errors;
-static char folder[] = "/tmp/licorne-listeners-XXXXXX";
+static char folder[40] = "/tmp/licorne-listeners-XXXXXX";
 
 static int open_one(const char *text)
 {
@@ -138,7 +138,7 @@ static void stale_sockets_are_replaced_and_living_ones_are_not(void)
 {
     const char *text = path_in_folder("s"), *path = text + strlen("unix:");
     struct sockaddr_un address = { .sun_family = AF_UNIX };
-    strncpy(address.sun_path, path, sizeof(address.sun_path) - 1);
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", folder);
     int other = socket(AF_UNIX, SOCK_STREAM, 0);
     CHECK_INT(bind(other, (struct sockaddr *)&address, sizeof(address)), 0);
     CHECK_INT(listen(other, 1), 0);
