@@ -104,6 +104,7 @@ else()
                         "generated sources.")
   endif()
   add_library(llhttp STATIC "${LLHTTP_SOURCE}/src/api.c" "${LLHTTP_SOURCE}/src/http.c" "${LLHTTP_SOURCE}/src/llhttp.c")
+  target_compile_options(llhttp PRIVATE ${FAT_LTO}) # the unit tests are linked without LTO
   target_include_directories(llhttp SYSTEM PUBLIC "${LLHTTP_SOURCE}/include")
   set(LICORNE_LLHTTP_LICENSE "${LLHTTP_SOURCE}/LICENSE" CACHE INTERNAL "For the wheel")
 endif()
