@@ -96,6 +96,7 @@ static struct wsgi_call *call_new(struct wsgi *wsgi, struct request *request)
     call->declared_length = -1;
     call->disconnected = request->app_data == &left_early;
     request->app_data = call;
+    request->flush_end = wsgi->pool != NULL; /* the thread that ran the application writes, not the loop's */
     return call;
 }
 
@@ -141,7 +142,6 @@ static void call_failed(struct wsgi_call *call)
     wsgi_log_exception(call, "Error handling request");
     core_enter(call->wsgi, &saved);
     request_fail(call->request, 500);
-    request_flush(call->request);
     core_leave(call->wsgi, saved);
 }
 

@@ -54,7 +54,6 @@ struct wsgi_call {
     uint64_t read_total;         /* body bytes that the application has */
     bool started : 1;            /* start_response() was called */
     bool gone : 1;               /* a write found the client gone */
-    bool finished : 1;           /* the response is complete, or failed */
     bool waiting : 1;            /* threads = 1: inside request_wait_*() */
     bool disconnected;           /* set by the loop's thread: so no bit of the others' word */
     bool room;

@@ -189,11 +189,8 @@ static bool send_region(struct wsgi_call *call, struct region region, enum send_
         return false;
     struct body_ref ref = { release_fd, (void *)(intptr_t)fd };
     PyThreadState *saved;
-    call->finished = true;
     core_enter(call->wsgi, &saved);
     enum request_result result = request_write_file(call->request, fd, region.offset, region.count, false, &ref);
-    if (result == REQUEST_OK || result == REQUEST_FULL)
-        request_flush(call->request);
     core_leave(call->wsgi, saved);
     *sent = wsgi_send_result(call, result);
     return true;

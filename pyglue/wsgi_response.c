@@ -255,7 +255,6 @@ static bool check_bytes(PyObject *item)
 
 static enum send_result send_last(struct wsgi_call *call, PyObject *bytes)
 {
-    call->finished = true;
     Py_INCREF(bytes); /* the application may still change its list */
     enum send_result sent = send_bytes(call, bytes, false);
     Py_DECREF(bytes);
@@ -268,11 +267,8 @@ static enum send_result finish(struct wsgi_call *call)
     PyThreadState *saved;
     if (!wsgi_check_started(call))
         return SEND_FAILED;
-    call->finished = true;
     core_enter(call->wsgi, &saved);
     enum request_result result = request_finish(call->request);
-    if (result == REQUEST_OK) /* before close(), which may take long */
-        request_flush(call->request);
     core_leave(call->wsgi, saved);
     return wsgi_send_result(call, result);
 }
@@ -301,6 +297,7 @@ enum send_result wsgi_send_iterable(struct wsgi_call *call, PyObject *iterable)
 {
     PyObject *iterator = PyObject_GetIter(iterable), *item = NULL;
     enum send_result sent = iterator ? SEND_OK : SEND_FAILED;
+    call->request->flush_end = true; /* before close(), which may take long */
     while (sent == SEND_OK && (item = PyIter_Next(iterator)) != NULL) {
         if (!check_bytes(item) || (PyBytes_GET_SIZE(item) > 0 && !wsgi_check_started(call)))
             sent = SEND_FAILED;

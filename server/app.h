@@ -29,7 +29,7 @@ struct app_ops {
      * last (data may be empty). Never called once the response is finished. */
     size_t (*on_body)(struct request *request, struct str data, bool end);
 
-    /* After request_write() said REQUEST_FULL: there is room again. */
+    /* After request_write() said REQUEST_FULL: there is room again, or (after on_disconnect) there will be none. */
     void (*on_writable)(struct request *request);
 
     /* The client has left or closed its sending side; comes at most once. Writing may still succeed in the second

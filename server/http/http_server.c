@@ -42,13 +42,26 @@ static void on_reap(struct loop_task *task)
     reap(LIST_ENTRY(task, struct http_server, reap_task));
 }
 
+/* Once. Who was told when the client half-closed, and waits for room, learns by it that there will be none. */
+static void tell_one_gone(const struct app_ops *ops, struct request *r)
+{
+    bool told = r->core.disconnect_told;
+    r->core.disconnect_told = true;
+    if (!told && ops->on_disconnect)
+        ops->on_disconnect(r);
+    else if (told && r->core.writable_owed && ops->on_writable) {
+        r->core.writable_owed = false;
+        ops->on_writable(r);
+    }
+}
+
 static void tell_gone(struct http_server *s)
 {
     struct list *node;
     while ((node = list_pop(&s->gone)) != NULL) {
         struct request *r = LIST_ENTRY(node, struct request, core.node);
-        if (r->response != RESPONSE_DONE && s->app->ops->on_disconnect)
-            s->app->ops->on_disconnect(r);
+        if (r->response != RESPONSE_DONE)
+            tell_one_gone(s->app->ops, r);
         request_unref(r);
     }
 }
@@ -60,9 +73,8 @@ static void on_gone(struct loop_task *task)
 
 void http_server_tell_gone(struct http_server *s, struct request *r)
 {
-    if (r->core.disconnect_told)
+    if (!list_empty(&r->core.node) || (r->core.disconnect_told && !r->core.writable_owed))
         return;
-    r->core.disconnect_told = true;
     request_ref(r);
     list_append(&s->gone, &r->core.node);
     loop_defer(s->loop, &s->gone_task);

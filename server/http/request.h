@@ -72,6 +72,7 @@ struct request {
     enum response_state response;
     int status;             /* 0 before request_start */
     uint64_t body_sent;     /* body bytes, without framing */
+    bool flush_end;         /* set by the application: the end of the response leaves at once, not with the turn */
     const char *error;      /* text for REQUEST_INVALID; lives as long as the request */
 
     struct arena arena;

@@ -259,13 +259,20 @@ static char *put_chunk_line(char *to, size_t len)
 
 /* --- the body ------------------------------------------------------------------------------------------------------------- */
 
+/* The connection is gone, or broken, which its owner hears of at the end of the turn: an application that goes on writing
+ * must hear of it now. */
+static bool is_gone(const struct request *r)
+{
+    return r->conn == NULL || r->conn->io.broken;
+}
+
 /* Can this much be written now? Decides without sending anything. */
 static enum request_result check_write(struct request *r, size_t len, bool more)
 {
     (void)more;
     if (r->response == RESPONSE_DONE)
         return r->error ? REQUEST_INVALID : refuse(r, "the response is complete already");
-    if (r->conn == NULL)
+    if (is_gone(r))
         return REQUEST_GONE;
     if (r->response == RESPONSE_NONE)
         return refuse(r, "the response was not started");
@@ -316,6 +323,8 @@ static enum request_result finish(struct request *r)
     bool truncated = !r->core.response_no_body && r->core.response_length >= 0 &&
                      r->body_sent < (uint64_t)r->core.response_length;
     r->response = RESPONSE_DONE;
+    if (r->flush_end)
+        io_flush(&r->conn->io);
     if (!truncated) {
         conn_response_done(r->conn);
         return REQUEST_OK;
@@ -401,6 +410,8 @@ enum request_result request_flush(struct request *r)
     if (r->conn == NULL)
         return REQUEST_GONE;
     io_flush(&r->conn->io);
+    if (is_gone(r))
+        return REQUEST_GONE;
     return io_is_full(&r->conn->io) ? REQUEST_FULL : REQUEST_OK;
 }
 
