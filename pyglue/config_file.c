@@ -2,6 +2,7 @@
  * is and which values it takes is known here, by the table. */
 #include "pyglue/config_file.h"
 
+#include "config/option.h"
 #include "config/settings.h"
 #include "pyglue/pyerr.h"
 #include "server/base/mem.h"
@@ -41,7 +42,45 @@ static void apply_setting(struct settings *settings, PyObject *setting, struct b
                      utf8_or(place, ""), errors);
 }
 
-/* Most names that are no settings are the file's own variables; one that comes near a setting may be a slip. */
+/* gunicorn's settings whose option has another name. */
+static const char *const renamed[][2] = {
+    { "pidfile", "--pid" },
+    { "raw_env", "--env" },
+    { "proc_name", "--name" },
+    { "logconfig", "--log-config" },
+    { "logconfig_dict", "--log-config" },
+    { "logconfig_json", "--log-config-json" },
+    { "syslog", "--log-syslog" },
+    { "syslog_addr", "--log-syslog-to" },
+    { "syslog_prefix", "--log-syslog-prefix" },
+    { "syslog_facility", "--log-syslog-facility" },
+    { "reload_extra_files", "--reload-extra-file" },
+    { "proxy_allow_ips", "--proxy-allow-from" },
+    { "secure_scheme_headers", "--forwarded-allow-ips" },
+    { "uwsgi_allow_ips", "--uwsgi-allow-from" },
+    { "raw_paste_global_conf", "--paste-global" },
+    { "dirty_apps", "--dirty-app" },
+};
+
+/* What the command line says to the option of another server that this name stands for; NULL: none. */
+static const char *advice_for(const char *name)
+{
+    struct option_list options;
+    char spelling[80];
+    snprintf(spelling, sizeof(spelling), "--%s", name);
+    for (char *p = spelling; *p != '\0'; p++)
+        *p = *p == '_' ? '-' : *p;
+    for (size_t i = 0; i < sizeof(renamed) / sizeof(renamed[0]); i++)
+        if (strcmp(renamed[i][0], name) == 0)
+            snprintf(spelling, sizeof(spelling), "%s", renamed[i][1]);
+    option_list_init(&options);
+    const struct option *option = option_find(&options, str_from(spelling));
+    const char *advice = option != NULL && option->role == OPTION_FOREIGN ? option->fixed : NULL;
+    option_list_done(&options);
+    return advice;
+}
+
+/* Most names that are no settings are the file's own variables; but one may be another server's, or a slip. */
 static void mention_unknown(PyObject *entry)
 {
     PyObject *name, *place; // borrowed
@@ -49,12 +88,14 @@ static void mention_unknown(PyObject *entry)
         PyErr_Clear();
         return;
     }
-    const char *near = settings_nearest(utf8_or(name, ""));
-    if (near != NULL)
-        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", utf8_or(place, ""), utf8_or(name, ""),
-                 near);
+    const char *text = utf8_or(name, ""), *where = utf8_or(place, "");
+    const char *advice = advice_for(text), *near = settings_nearest(text);
+    if (advice != NULL)
+        log_warning("%s: \"%s\" has no effect: %s", where, text, advice);
+    else if (near != NULL)
+        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", where, text, near);
     else
-        log_debug("%s: \"%s\" is no setting: ignored", utf8_or(place, ""), utf8_or(name, ""));
+        log_debug("%s: \"%s\" is no setting: ignored", where, text);
 }
 
 static void mention_hook(PyObject *entry)

@@ -355,11 +355,24 @@ static void warn_of_threads(void)
     Py_XDECREF(names);
 }
 
+/* What each worker would import next is shared too, and a worker boots the sooner. */
+static void import_runtime(enum application_kind kind)
+{
+    static const char *const modules[] = { "licorne.loop", "licorne._asgi" };
+    for (size_t i = 0; kind != APPLICATION_WSGI && i < sizeof(modules) / sizeof(modules[0]); i++) {
+        PyObject *module = PyImport_ImportModule(modules[i]);
+        if (module == NULL)
+            pyerr_log("Importing %s failed:", modules[i]);
+        Py_XDECREF(module);
+    }
+}
+
 static void preload(struct mold *m)
 {
     struct buf message = { 0 };
     if (!serve_load(&m->application, &m->settings, &message))
         fail_with(m, EXIT_APP, &message);
+    import_runtime(m->application.kind);
     warn_of_threads();
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import textwrap
 from pathlib import Path
@@ -84,6 +85,29 @@ def test_a_preloaded_application_is_loaded_once_and_frozen(tmp_path):
             assert answer["frozen"] > 1000
             assert answer["collects"]
             assert answer["threads"] == 1
+
+
+def private_kib(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return sum(int(kib) for kib in re.findall(r"^Private_\w+: +(\d+) kB$", rollup, re.MULTILINE))
+
+
+def test_a_full_collection_in_each_worker_keeps_the_heap_shared(tmp_path):
+    more = """
+        heap = [{"id": i, "name": f"name {i}", "tags": [str(i), str(i + 1)]} for i in range(100_000)]
+        real = app
+
+        async def app(scope, receive, send):
+            gc.collect()
+            await real(scope, receive, send)
+    """
+    write(tmp_path, WEB, more=more)
+    with Server("web:app", "--preload", "--workers", "2", cwd=tmp_path) as server:
+        for pid, answer in facts_of_all(server, 2).items():
+            mold = Path(f"/proc/{answer['loaded_in']}/status").read_text()
+            heap_kib = int(re.search(r"^VmRSS:\s+(\d+) kB$", mold, re.MULTILINE)[1])
+            assert heap_kib > 50_000
+            assert private_kib(pid) < 0.1 * heap_kib
 
 
 def test_without_preload_each_worker_loads_the_application(tmp_path):

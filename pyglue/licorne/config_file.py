@@ -127,7 +127,7 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
             continue
         elif known(name):
             file.settings.append(Setting(name, _texts(value), place))
-        else:
+        elif value:  # None, False, "": what it is without licorne's help
             file.unknown.append((name, place))
     return file
 
