@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 from collections.abc import Awaitable, Callable
@@ -35,7 +36,7 @@ def adapt(application: Application, version: int) -> Application:
 def is_coroutine_function(application: Application) -> bool:
     """True only for `async def` itself; functions that are merely marked as coroutine functions are not."""
     if not (inspect.isfunction(application) or inspect.ismethod(application)):
-        application = getattr(type(application), "__call__", None)
+        application = type(application).__call__
     code = getattr(application, "__code__", None)
     return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
 
@@ -91,10 +92,8 @@ async def shutdown_executor(loop: asyncio.AbstractEventLoop) -> None:
 
     def join() -> None:
         executor.shutdown(wait=True)
-        try:
+        with contextlib.suppress(RuntimeError):  # too late: the loop is closed
             loop.call_soon_threadsafe(lambda: joined.done() or joined.set_result(None))
-        except RuntimeError:  # too late: the loop is closed
-            pass
 
     threading.Thread(target=join, daemon=True).start()
     await joined
