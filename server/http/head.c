@@ -21,7 +21,7 @@ struct head_fields {
 
 static void split_query(struct request *r, struct str rest)
 {
-    const char *mark = memchr(rest.p, '?', rest.len);
+    const char *mark = rest.len > 0 ? memchr(rest.p, '?', rest.len) : NULL;
     size_t path_len = mark ? (size_t)(mark - rest.p) : rest.len;
     r->path = (struct str){ rest.p, path_len };
     r->query = mark ? (struct str){ mark + 1, rest.len - path_len - 1 } : (struct str){ rest.p + rest.len, 0 };
