@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures servers side by side: CPU microseconds per request of the whole process tree, interleaved with the yardstick.
+"""Measures servers side by side: CPU microseconds per request of the process tree, interleaved with the yardstick.
 
     bench/run.py --kind asgi --peers licorne,uvicorn --rounds 5 --seconds 4
 
@@ -84,8 +84,14 @@ class Server:
         self.name, self.port = name, port
         env = dict(os.environ, PYTHONPATH=str(BENCH / "apps"))
         prefix = ["taskset", "-c", SERVER_CPU] if pinned else []
-        self.process = subprocess.Popen(prefix + command, cwd=BENCH / "apps", env=env, start_new_session=True,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            prefix + command,
+            cwd=BENCH / "apps",
+            env=env,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
         self._wait_ready()
 
     def _wait_ready(self) -> None:
@@ -105,8 +111,22 @@ class Server:
     def load(self, seconds: int, connections: int, extra: list[str]) -> tuple[float, float]:
         """Runs wrk; returns CPU µs per request and requests per second."""
         before = cpu_ns(self.process.pid)
-        out = subprocess.run(["taskset", "-c", LOAD_CPU, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", *extra,
-                              f"http://127.0.0.1:{self.port}/"], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [
+                "taskset",
+                "-c",
+                LOAD_CPU,
+                "wrk",
+                "-t1",
+                f"-c{connections}",
+                f"-d{seconds}s",
+                *extra,
+                f"http://127.0.0.1:{self.port}/",
+            ],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         used = cpu_ns(self.process.pid) - before
         requests = int(re.search(r"(\d+) requests in", out)[1])
         if "Non-2xx" in out or "Socket errors" in out:
@@ -151,8 +171,12 @@ def start(name: str, args) -> Server:
         return Server(name, [str(yardstick_binary()), str(port)], port)
     peer = load_peer(name)
     app = args.app or f"hello_{args.kind}:app"
-    return Server(name, peer.command(peer_bin(name, peer, args.licorne), app, args.kind, port, args.workers), port,
-                  pinned=args.workers == 1)
+    return Server(
+        name,
+        peer.command(peer_bin(name, peer, args.licorne), app, args.kind, port, args.workers),
+        port,
+        pinned=args.workers == 1,
+    )
 
 
 def main() -> None:
@@ -164,7 +188,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--licorne", default=str(ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure")
+    parser.add_argument(
+        "--licorne", default=str(ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure"
+    )
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("wrk", nargs="*", help="more options for wrk, after --")
     args = parser.parse_args()
@@ -189,11 +215,16 @@ def main() -> None:
 
     floor = statistics.median(cpu["yardstick"])
     print(f"\n{args.kind}, {args.connections} connections, {args.workers} worker(s), medians of {args.rounds} rounds")
-    print(f"{'server':18} {'CPU µs/req':>10} {'spread':>8} {'over yardstick':>15} {'rps':>9} {'PSS KiB':>9} {'private':>9}")
+    print(
+        f"{'server':18} {'CPU µs/req':>10} {'spread':>8} {'over yardstick':>15} {'rps':>9} "
+        f"{'PSS KiB':>9} {'private':>9}"
+    )
     for name in names:
         median, spread = statistics.median(cpu[name]), max(cpu[name]) - min(cpu[name])
-        print(f"{name:18} {median:10.2f} {spread:8.2f} {median - floor:+15.2f} {statistics.median(rps[name]):9.0f} "
-              f"{memory[name]['pss']:9d} {memory[name]['private']:9d}")
+        print(
+            f"{name:18} {median:10.2f} {spread:8.2f} {median - floor:+15.2f} {statistics.median(rps[name]):9.0f} "
+            f"{memory[name]['pss']:9d} {memory[name]['private']:9d}"
+        )
     if args.json:
         Path(args.json).write_text(json.dumps({"args": vars(args), "cpu": cpu, "rps": rps, "memory": memory}, indent=1))
 

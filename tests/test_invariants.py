@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+
 from support.server import Server, wait_until
 
 APPS = Path(__file__).parent / "apps"
@@ -66,7 +67,9 @@ def kept_requests(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["hello_asgi:app"], ["hello_wsgi:app"], ["hello_wsgi:app", "--threads", "4"]], ids=["asgi", "wsgi", "wsgi-threads"]
+    "args",
+    [["hello_asgi:app"], ["hello_wsgi:app"], ["hello_wsgi:app", "--threads", "4"]],
+    ids=["asgi", "wsgi", "wsgi-threads"],
 )
 class TestSystemCalls:
     def test_a_kept_request_is_one_read_and_one_write(self, args, tmp_path):

@@ -5,5 +5,18 @@ KINDS = {"asgi"}
 
 
 def command(bin_dir, app, kind, port, workers):
-    return [f"{bin_dir}/uvicorn", app, "--port", str(port), "--workers", str(workers), "--no-access-log",
-            "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+    return [
+        f"{bin_dir}/uvicorn",
+        app,
+        "--port",
+        str(port),
+        "--workers",
+        str(workers),
+        "--no-access-log",
+        "--loop",
+        "uvloop",
+        "--http",
+        "httptools",
+        "--log-level",
+        "warning",
+    ]
