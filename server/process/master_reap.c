@@ -58,7 +58,7 @@ static bool worker_was_to_go(const struct master *master, const struct worker_ha
 static void log_worker_death(const struct master *master, const struct worker_handle *worker, const siginfo_t *death)
 {
     double age = seconds_since(worker->spawned_ms);
-    if (worker->failed || (master->stopping && died_well(death)))
+    if (worker->failed || worker->abandoned || (master->stopping && died_well(death)))
         log_debug("Worker %d %s at the age of %.1f s", (int)worker->pid, describe(death), age);
     else if (worker_was_to_go(master, worker, death) && died_well(death))
         log_info("Worker %d has left at the age of %.1f s", (int)worker->pid, age);

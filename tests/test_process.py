@@ -1,0 +1,528 @@
+"""Processes from outside, with real applications: what a client, an operator and the kernel see."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.server import Server, alive, process_state, wait_until
+
+APP = """
+import json, multiprocessing, os, signal, subprocess, sys, time
+
+def info(environ):
+    return {"pid": os.getpid(), "ppid": os.getppid(), "cwd": os.getcwd(), "path": sys.path[:2],
+            "environ": dict(os.environ), "executable": sys.executable, "argv": sys.argv}
+
+def slow(environ):
+    time.sleep(float(environ["QUERY_STRING"]))
+    return "slow"
+
+def die(environ):
+    os.kill(os.getpid(), int(environ["QUERY_STRING"]))
+
+def leave(environ):
+    os._exit(int(environ["QUERY_STRING"]))
+
+def maps(environ):
+    return open("/proc/self/maps").read()
+
+def program(environ):
+    return subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('LD_PRELOAD'))"],
+                          capture_output=True, text=True).stdout.strip()
+
+def sleeper():
+    time.sleep(1000)
+
+def fork(environ):
+    child = multiprocessing.get_context("fork").Process(target=sleeper)
+    child.start()
+    return child.pid
+
+def terminate(environ):
+    child = multiprocessing.get_context("fork").Process(target=sleeper)
+    child.start()
+    child.terminate()
+    child.join(10)
+    return child.exitcode
+
+def orphan(environ):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.execvp("sleep", ["sleep", environ["QUERY_STRING"]])
+        os._exit(0)
+    os.wait()
+    return "orphaned"
+
+def app(environ, start_response):
+    body = json.dumps(globals()[environ["PATH_INFO"][1:]](environ)).encode()
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+ASGI_APP = """
+import asyncio, json, os
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        print("shutdown of", os.getpid(), flush=True)
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    await asyncio.sleep(float(scope["query_string"] or 0))
+    body = json.dumps(os.getpid()).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "wsgi.py").write_text(APP)
+    (tmp_path / "asgi.py").write_text(ASGI_APP)
+    return tmp_path
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=30)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(30)
+        self.sock.connect(self.path)
+
+
+def connection(server: Server) -> http.client.HTTPConnection:
+    if isinstance(server.address, str):
+        return UnixConnection(server.address)
+    return http.client.HTTPConnection(*server.address, timeout=30)
+
+
+def get(server: Server, path: str) -> object:
+    client = connection(server)
+    client.request("GET", path)
+    response = client.getresponse()
+    body = response.read()
+    client.close()
+    assert response.status == 200, body
+    return json.loads(body)
+
+
+def log_errors(server: Server) -> list[str]:
+    return re.findall(r"\[ERROR\] (.*)", server.log)
+
+
+# --- starting
+
+
+@pytest.mark.parametrize("bind", ["tcp", "unix"])
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_serves(folder: Path, bind: str, preload: list[str]) -> None:
+    with Server("wsgi:app", "--workers", "2", *preload, bind=bind, cwd=folder) as server:
+        info = get(server, "/info")
+        assert info["pid"] in server.workers()
+        assert info["ppid"] == server.pid
+        assert info["cwd"] == str(folder)
+        assert len(server.processes()) == 4
+
+
+def test_python_version_is_said(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        assert re.search(r"Starting licorne \d+\.\d+\.\d+ \(Python 3\.\d+\.\d+\S*, master \d+\)", server.log)
+
+
+def test_the_environment_is_the_users(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder, env={"MALLOC_CONF": "abort:false"}) as server:
+        environ = get(server, "/info")["environ"]
+        assert "LD_PRELOAD" not in environ
+        assert environ["MALLOC_CONF"] == "abort:false"
+        assert not [name for name in environ if name.startswith("LICORNE_SAVED")]
+        assert get(server, "/program") == "None"
+
+
+def test_jemalloc_only_on_demand(folder: Path) -> None:
+    with Server("wsgi:app", "--malloc", "system", cwd=folder) as server:
+        assert "jemalloc" not in get(server, "/maps")
+
+
+def test_chdir(folder: Path) -> None:
+    inner = folder / "inner"
+    inner.mkdir()
+    (inner / "other.py").write_text(APP)
+    with Server("other:app", "--chdir", "inner", "--bind", "unix:s", bind=None, cwd=folder) as server:
+        assert get(server, "/info")["cwd"] == str(inner)
+        assert (inner / "s").is_socket()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_log("Booting worker", count=2)
+        assert get(server, "/info")["cwd"] == str(inner)
+
+
+def test_config_file_says_where_to_listen(folder: Path) -> None:
+    path = folder / "licorne.sock"
+    (folder / "licorne.conf.py").write_text(f'bind = "unix:{path}"\nworkers = 2\nwsgi_app = "wsgi:app"\n')
+    with Server("--workers", "1", bind=None, cwd=folder) as server:
+        assert server.address == str(path)
+        assert "Serving wsgi:app with 1 worker\n" in server.log
+        assert get(server, "/info")["pid"] in server.workers()
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+@pytest.mark.parametrize(
+    ("files", "args", "exit_code"),
+    [
+        ({}, ["missing:app"], 4),
+        ({"a.py": "app = ("}, ["a:app"], 4),
+        ({"a.py": "raise RuntimeError('oh no')"}, ["a:app"], 4),
+        ({"a.py": "import os; os._exit(9)"}, ["a:app"], 3),
+        ({"a.py": "import sys; sys.exit(9)"}, ["a:app"], 4),
+        ({"a.py": "x = 1"}, ["a:app"], 4),
+        ({"a.py": "app = 1"}, ["a:app"], 4),
+        ({"licorne.conf.py": "workers = 'many'"}, ["a:app"], 1),
+        ({"licorne.conf.py": "workers = ("}, ["a:app"], 1),
+        ({"licorne.conf.py": "workers = 1"}, [], 1),
+    ],
+)
+def test_failing_start(
+    tmp_path: Path, files: dict[str, str], args: list[str], exit_code: int, preload: list[str]
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with Server(*args, "--workers", "2", *preload, cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == exit_code, server.log
+        assert log_errors(server), server.log
+
+
+def test_failing_lifespan(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await receive()\n"
+        "    await send({'type': 'lifespan.startup.failed', 'message': 'no database'})\n"
+    )
+    with Server("a:app", "--workers", "2", cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == 3
+        assert "no database" in server.log
+
+
+# --- stopping
+
+
+def in_flight(server: Server, path: str) -> tuple[threading.Thread, list[object]]:
+    """A request that is being served when this returns."""
+    got: list[object] = []
+
+    def request() -> None:
+        try:
+            got.append(get(server, path))
+        except OSError as error:
+            got.append(error)
+
+    before = open_connections(server)
+    thread = threading.Thread(target=request)
+    thread.start()
+    wait_until(lambda: open_connections(server) > before, "the connection to be accepted")
+    return thread, got
+
+
+def open_connections(server: Server) -> int:
+    """The workers' sockets beyond the listener."""
+    count = 0
+    for pid in server.workers():
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                count += os.readlink(entry).startswith("socket:")
+            except OSError:
+                continue
+    return count
+
+
+def test_term_finishes_what_is_in_flight(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        thread, got = in_flight(server, "/?1")
+        pid = server.workers()[0]
+        assert server.stop() == 0
+        thread.join()
+        assert got == [pid]
+        assert f"shutdown of {pid}" in server.output
+
+
+def test_graceful_timeout(folder: Path) -> None:
+    with Server("asgi:app", "--graceful-timeout", "0.2", cwd=folder) as server:
+        thread, got = in_flight(server, "/?1000")
+        assert server.stop() == 0
+        thread.join()
+        assert isinstance(got[0], OSError)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
+def test_fast_stop(folder: Path, number: int) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        thread, got = in_flight(server, "/?1000")
+        assert server.stop(number) == 0
+        thread.join()
+        assert isinstance(got[0], OSError)
+
+
+def test_a_worker_that_is_stuck_does_not_hold_the_end_up(folder: Path) -> None:
+    with Server("wsgi:app", "--graceful-timeout", "0.2", cwd=folder) as server:
+        thread, _ = in_flight(server, "/slow?1000")
+        assert server.stop() == 0
+        thread.join()
+
+
+def test_newcomers_are_refused_while_the_last_request_is_served(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        thread, got = in_flight(server, "/?2")
+        server.send_signal(signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                server.connect().close()
+            except ConnectionRefusedError:
+                return True
+            return False
+
+        wait_until(refused, "a refused connection", 2)
+        assert server.wait_exit() == 0
+        thread.join()
+        assert len(got) == 1
+
+
+def test_what_waits_in_the_backlog_is_served(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        thread, _ = in_flight(server, "/slow?0.5")
+        threads = [threading.Thread(target=lambda: answers.append(get(server, "/slow?0"))) for _ in range(10)]
+        answers: list[object] = []
+        for other in threads:
+            other.start()
+        wait_until(lambda: waiting_in_backlog(server) == 10, "ten connections in the backlog")
+        assert server.stop() == 0
+        for other in [thread, *threads]:
+            other.join()
+        assert answers == ["slow"] * 10
+
+
+def waiting_in_backlog(server: Server) -> int:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and int(fields[1].partition(":")[2], 16) == server.port:
+            return int(fields[4].partition(":")[2], 16)
+    return -1
+
+
+@pytest.mark.parametrize("app", ["wsgi:app", "asgi:app"])
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+def test_no_orphan_when_the_master_is_killed(folder: Path, app: str, preload: list[str]) -> None:
+    with Server(app, "--workers", "3", *preload, cwd=folder) as server:
+        server.stop(signal.SIGKILL)
+        server.assert_nothing_left(5)
+
+
+def test_a_killed_masters_requests_are_finished(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        pid = server.workers()[0]
+        thread, got = in_flight(server, "/?1")
+        server.stop(signal.SIGKILL)
+        thread.join()
+        assert got == [pid]
+        server.assert_nothing_left(5)
+
+
+# --- replacing
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [("/die?9", "was killed by SIGKILL"), ("/die?11", "was killed by SIGSEGV"), ("/leave?7", "exited with status 7")],
+)
+def test_a_dead_worker_is_replaced(folder: Path, path: str, says: str) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        (before,) = server.workers()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, path)
+        server.wait_log(rf"\[ERROR\] Worker {before} {says} at the age of \d+\.\d s; it is replaced")
+        assert get(server, "/info")["pid"] != before
+
+
+def test_a_stuck_worker_is_killed_and_replaced(folder: Path) -> None:
+    with Server("wsgi:app", "--timeout", "0.5", cwd=folder) as server:
+        (before,) = server.workers()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, "/slow?1000")
+        server.wait_log(rf"Worker {before} was stuck in one turn for more than 0\.5 s")
+        assert get(server, "/info")["pid"] != before
+
+
+def test_waiting_is_not_being_stuck(folder: Path) -> None:
+    with Server("asgi:app", "--timeout", "0.3", cwd=folder) as server:
+        assert get(server, "/?1") == server.workers()[0]
+        assert not log_errors(server)
+
+
+def test_a_slow_start_is_not_being_stuck(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(f"{ASGI_APP}\nimport time\ntime.sleep(1)\n")
+    with Server("a:app", "--timeout", "0.3", cwd=tmp_path) as server:
+        assert get(server, "/?0") == server.workers()[0]
+        assert not log_errors(server)
+
+
+@pytest.mark.parametrize("app", ["wsgi:app", "asgi:app"])
+def test_max_requests_loses_nothing(folder: Path, app: str) -> None:
+    with Server(app, "--max-requests", "20", "--workers", "2", cwd=folder) as server:
+        seen = set()
+        for _ in range(200):
+            answer = get(server, "/info" if app == "wsgi:app" else "/?0")
+            seen.add(answer["pid"] if isinstance(answer, dict) else answer)
+        assert len(seen) >= 5
+        server.wait_log("max_requests", count=4)
+        assert not log_errors(server)
+
+
+def test_term_of_a_worker_replaces_it(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        (before,) = server.workers()
+        thread, got = in_flight(server, "/?0.5")
+        os.kill(before, signal.SIGTERM)
+        server.wait_log("Booting worker", count=2)
+        thread.join()
+        assert got == [before]
+        wait_until(lambda: not alive(before))
+        assert get(server, "/?0") != before
+        assert not log_errors(server)
+
+
+# --- reloading
+
+
+@pytest.fixture
+def changing(tmp_path: Path) -> Iterator[Server]:
+    write_version(tmp_path, "1")
+    server = Server("changing:app", "--workers", "2", "--preload", cwd=tmp_path, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    with server:
+        yield server
+
+
+def write_version(folder: Path, expression: str) -> None:
+    text = APP + f"\nVERSION = {expression}\ndef version(environ):\n    return VERSION\n"
+    (folder / "changing.py").write_text(text)
+
+
+def test_hup_serves_new_code_without_a_gap(changing: Server) -> None:
+    stop, seen, failures = threading.Event(), [], []
+
+    def load() -> None:
+        while not stop.is_set():
+            try:
+                seen.append(get(changing, "/version"))
+            except (OSError, http.client.HTTPException, AssertionError) as error:
+                failures.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        for version in (2, 3):
+            write_version(Path(changing.cwd), str(version))
+            changing.send_signal(signal.SIGHUP)
+            changing.wait_log(f"Reloaded: generation {version} serves")
+            wait_until(lambda version=version: seen[-1] == version)
+    finally:
+        stop.set()
+        thread.join()
+    assert failures == []
+    assert sorted(set(seen)) == [1, 2, 3]
+
+
+def test_hup_with_broken_code_changes_nothing(changing: Server) -> None:
+    before = changing.workers()
+    write_version(Path(changing.cwd), "1 / 0")
+    changing.send_signal(signal.SIGHUP)
+    changing.wait_log("The reload has failed: generation 1 serves on")
+    assert "ZeroDivisionError" in changing.log
+    assert get(changing, "/version") == 1
+    assert changing.workers() == before
+    write_version(Path(changing.cwd), "4")
+    changing.send_signal(signal.SIGHUP)
+    changing.wait_log("Reloaded: generation 3 serves")
+    assert get(changing, "/version") == 4
+
+
+# --- the application's own processes
+
+
+def test_a_forked_child_does_not_hold_the_port(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        child = get(server, "/fork")
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_log("Booting worker", count=2)
+        assert alive(child)
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_child_dies_by_term(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        assert get(server, "/terminate") == -signal.SIGTERM
+        assert get(server, "/info")["pid"] == server.workers()[0]
+
+
+def test_orphans_of_the_application_are_reaped(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        get(server, "/orphan?0.1")
+        marked = wait_until(lambda: [pid for pid in server.processes() if name_of(pid) == "sleep"], "the orphan")
+        wait_until(lambda: process_state(marked[0]) is None, "the orphan's burial")
+        assert not log_errors(server)
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+# --- rest
+
+
+def test_nothing_runs_when_nothing_is_due(folder: Path) -> None:
+    with Server("asgi:app", "--workers", "2", cwd=folder) as server:
+        get(server, "/?0")
+        pids = server.processes()
+
+        def switches() -> list[str]:
+            return [
+                line
+                for pid in pids
+                for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+                if line.startswith("voluntary_ctxt_switches")
+            ]
+
+        previous: list[list[str]] = [[]]
+
+        def settled() -> bool:
+            before, previous[0] = previous[0], switches()
+            time.sleep(0.5)  # the time over which nothing may happen: what is measured
+            return before == previous[0]
+
+        wait_until(settled, "half a second without a wake-up", 10)
+
+
+def test_the_master_is_small(folder: Path) -> None:
+    with Server("wsgi:app", "--workers", "4", "--preload", cwd=folder) as server:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+        assert int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) < 1024
+        maps = Path(f"/proc/{server.pid}/maps").read_text()
+        assert "python" not in maps
