@@ -58,7 +58,11 @@ static void on_wake(struct ev_loop *ev, struct ev_async *watcher, int revents)
 static void on_release(struct ev_loop *ev)
 {
     struct loop *loop = ev_userdata(ev);
-    if (loop->blocking && loop->release)
+    if (!loop->blocking)
+        return;
+    if (loop->turn_began_ns)
+        atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
+    if (loop->release)
         loop->release(loop->release_arg);
 }
 
@@ -275,8 +279,6 @@ void loop_poll(struct loop *loop, bool may_block)
     loop->blocking = may_block && !loop_has_deferred(loop);
     if (loop->blocking && loop->before_wait)
         loop->before_wait(loop->before_wait_arg);
-    if (loop->blocking && loop->turn_began_ns)
-        atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
     ev_run(loop->ev, loop->blocking ? EVRUN_ONCE : EVRUN_NOWAIT);
 }
 

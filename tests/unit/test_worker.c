@@ -1,5 +1,6 @@
 /* A worker's process side, driven over its channel and by signals, with operations that only take notes. */
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -322,6 +323,33 @@ static void its_turns_are_seen(void)
     stage_free(stage);
 }
 
+/* Reads the slot from another thread while the loop waits. */
+static void *look_while_it_waits(void *arg)
+{
+    struct stage *stage = arg;
+    uint64_t due = clock_ms() + 5000;
+    while (atomic_load(&stage->slot.turn_began_ns) != 0 && clock_ms() < due)
+        usleep(1000);
+    bool waits = atomic_load(&stage->slot.turn_began_ns) == 0;
+    loop_wake(stage->loop);
+    return waits ? stage : NULL;
+}
+
+static void waiting_is_no_turn(void)
+{
+    struct stage *stage = stage_new();
+    pthread_t thread;
+    void *waits;
+    worker_ready(stage->worker);
+    turn(stage, 2);
+    CHECK_INT(pthread_create(&thread, NULL, look_while_it_waits, stage), 0);
+    loop_poll(stage->loop, true);
+    pthread_join(thread, &waits);
+    CHECK(waits != NULL);
+    CHECK(atomic_load(&stage->slot.turn_began_ns) != 0);
+    stage_free(stage);
+}
+
 static int status_of(pid_t child)
 {
     int status;
@@ -373,4 +401,4 @@ CHECK_MAIN(TEST(says_hello_and_ready), TEST(hello_without_a_master_fails), TEST(
            TEST(drains_on_term), TEST(a_last_worker_empties_the_backlog_and_closes_the_listener),
            TEST(a_retiring_worker_leaves_newcomers_to_its_siblings), TEST(graceful_timeout_aborts), TEST(stops_fast),
            TEST(drains_when_the_master_is_gone), TEST(reopens_the_logs), TEST(asks_once_to_be_replaced),
-           TEST(its_turns_are_seen), TEST(term_ends_a_booting_worker), TEST(children_of_the_application_hold_nothing))
+           TEST(its_turns_are_seen), TEST(waiting_is_no_turn), TEST(term_ends_a_booting_worker), TEST(children_of_the_application_hold_nothing))
