@@ -134,11 +134,11 @@ static bool report(struct buf *errors, const char *where, struct buf *message)
     return count == 0;
 }
 
-/* Whether what follows is worth a line is for the file to say, unless the command line has said it. */
+/* Whether a name is worth a line is for the file to say, unless a stronger source has said it. */
 static void apply_log_level(const struct settings *settings, const struct settings *given)
 {
     if (strcmp(settings_origin(given, "loglevel"), "default") == 0)
-        log_open(given->errorlog, settings->loglevel);
+        log_set_threshold(settings->loglevel);
 }
 
 static bool apply(struct settings *settings, const struct settings *given, PyObject *file, struct buf *message)

@@ -3,14 +3,11 @@
 
 #include "config/version.h"
 
-/* While the parts are still being written, one that is not linked in is left out. */
-#pragma weak wsgi_add
-
 static int core_exec(PyObject *module)
 {
     static int (*const parts[])(PyObject *) = { names_add, aioloop_add, asgi_add, wsgi_add, detect_add, mold_add };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
-        if (parts[i] != NULL && parts[i](module) < 0)
+        if (parts[i](module) < 0)
             return -1;
     return PyModule_AddStringConstant(module, "__version__", LICORNE_VERSION);
 }

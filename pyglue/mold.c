@@ -45,7 +45,6 @@ struct mold {
     struct settings settings;
     struct application application; /* loaded here: preload_app */
     bool collects;                  /* the collector was on before we turned it off */
-    char start[PATH_MAX];           /* the working directory at the start */
     struct channel_message *message;
 };
 
@@ -142,8 +141,25 @@ static void receive_settings(struct mold *m, enum channel_type type, struct sett
     settings_init(settings);
     if (!settings_from_text(settings, (struct str){ m->message->data, m->message->len }, &errors))
         fail_with(m, EXIT_CONFIG, &errors);
-    if (log_open(settings->errorlog, settings->loglevel) < 0)
-        fail(m, EXIT_CONFIG, "The error log \"%s\" cannot be opened: %s", settings->errorlog, strerror(errno));
+}
+
+static void open_log(const struct mold *m, const char *path, enum log_level level)
+{
+    if (log_open(path, level) < 0)
+        fail(m, EXIT_CONFIG, "The error log \"%s\" cannot be opened: %s", path, strerror(errno));
+}
+
+/* The log as far as it is known before the configuration file has run; a relative path is one in `chdir`. */
+static void open_first_log(const struct mold *m, const struct settings *given)
+{
+    const char *path = given->errorlog;
+    if (path == NULL || path[0] == '/' || strcmp(path, "-") == 0 || given->chdir == NULL) {
+        open_log(m, path, given->loglevel);
+        return;
+    }
+    char *inside = mem_printf("%s/%s", given->chdir, path);
+    open_log(m, inside, given->loglevel);
+    free(inside);
 }
 
 /* Runs the configuration file and sends what it says. */
@@ -152,6 +168,7 @@ static void answer_settings(struct mold *m)
     struct settings given, file;
     struct buf message = { 0 }, text = { 0 };
     receive_settings(m, CHANNEL_SETTINGS, &given);
+    open_first_log(m, &given);
     settings_init(&file);
     if (!config_file_read(&file, &given, &message))
         fail_with(m, EXIT_CONFIG, &message);
@@ -161,18 +178,6 @@ static void answer_settings(struct mold *m)
     buf_done(&text);
     settings_done(&file);
     settings_done(&given);
-}
-
-/* A log's relative path means what it meant where licorne was started. */
-static void make_absolute(struct mold *m, const char *name, const char *path)
-{
-    if (path == NULL || path[0] == '/' || strcmp(path, "-") == 0 || path[0] == '\0')
-        return;
-    struct buf errors = { 0 };
-    char *absolute = mem_printf("%s/%s", m->start, path);
-    settings_set(&m->settings, name, absolute, SOURCE_COMMAND_LINE, "chdir", &errors);
-    buf_done(&errors);
-    free(absolute);
 }
 
 /* ---- the interpreter's surroundings -------------------------------------------------------------------------------
@@ -198,12 +203,13 @@ static void drop_empty_path(void)
         PyErr_Clear();
 }
 
-static void put_cwd_first(struct mold *m)
+static void put_cwd_first(const struct mold *m)
 {
-    if (getcwd(m->start, sizeof(m->start)) == NULL)
+    char cwd[PATH_MAX];
+    if (getcwd(cwd, sizeof(cwd)) == NULL)
         fail(m, EXIT_CONFIG, "The current directory cannot be found: %s", strerror(errno));
     drop_empty_path();
-    put_first(m->start);
+    put_first(cwd);
 }
 
 /* Last first, so that the first one written is the first one searched; relative to the working directory. */
@@ -230,11 +236,8 @@ static void apply_chdir(struct mold *m)
     char cwd[PATH_MAX];
     if (m->settings.chdir == NULL || m->settings.chdir[0] == '\0')
         return;
-    make_absolute(m, "errorlog", m->settings.errorlog);
-    make_absolute(m, "accesslog", m->settings.accesslog);
     if (chdir(m->settings.chdir) < 0 || getcwd(cwd, sizeof(cwd)) == NULL)
         fail(m, EXIT_CONFIG, "chdir: %s: %s", m->settings.chdir, strerror(errno));
-    log_open(m->settings.errorlog, m->settings.loglevel);
     put_first(cwd);
 }
 
@@ -537,6 +540,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     answer_settings(&mold);
     receive_settings(&mold, CHANNEL_CONFIGURED, &mold.settings);
     apply_chdir(&mold);
+    open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
     if (mold.settings.preload_app)

@@ -25,9 +25,6 @@
 #include "server/process/scoreboard.h"
 #include "server/process/worker.h"
 
-/* While the parts are still being written. */
-#pragma weak wsgi_runtime_new
-
 #define EXIT_BOOT 3
 #define EXIT_APP 4
 #define FAST_END_MS 2000  /* after a fast stop: what the application's own shutdown may take */
@@ -184,13 +181,9 @@ static void load(struct serving *s, struct application *application)
 
 static struct runtime *runtime_new(const struct settings *settings, const struct application *application)
 {
-    bool is_wsgi = application->kind == APPLICATION_WSGI;
-    if (is_wsgi && wsgi_runtime_new == NULL) {
-        PyErr_Format(PyExc_NotImplementedError, "this build cannot serve %s", application_kind_name(application->kind));
-        return NULL;
-    }
-    return is_wsgi ? wsgi_runtime_new(settings, application->callable)
-                   : asgi_runtime_new(settings, application->callable, application->kind == APPLICATION_ASGI2 ? 2 : 3);
+    if (application->kind == APPLICATION_WSGI)
+        return wsgi_runtime_new(settings, application->callable);
+    return asgi_runtime_new(settings, application->callable, application->kind == APPLICATION_ASGI2 ? 2 : 3);
 }
 
 static struct endpoint *endpoints_of(const struct inherit *inherit)

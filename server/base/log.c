@@ -62,6 +62,11 @@ enum log_level log_threshold(void)
     return state.threshold;
 }
 
+void log_set_threshold(enum log_level level)
+{
+    state.threshold = level;
+}
+
 static size_t format_prefix(char *line, size_t size, enum log_level level)
 {
     static const char *const names[] = { "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL" };

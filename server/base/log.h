@@ -16,6 +16,7 @@ enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WAR
 int log_open(const char *path, enum log_level level);
 int log_reopen(void);
 enum log_level log_threshold(void);
+void log_set_threshold(enum log_level level);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline bool log_enabled(enum log_level level)
