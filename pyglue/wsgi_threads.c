@@ -97,6 +97,7 @@ static void wake_leader(struct wsgi_pool *pool)
 
 void wsgi_pool_enter(struct wsgi_pool *pool, PyThreadState **saved)
 {
+    *saved = NULL;
     if (pthread_mutex_trylock(&pool->core) != 0) {
         *saved = PyEval_SaveThread();
         pool_lock(pool);
