@@ -56,10 +56,13 @@ static void state_free(PyObject *capsule)
     handle_spares_free(state);
     PyObject **references[] = {
         (PyObject **)&state->handle_type, (PyObject **)&state->timer_type, &state->task_type, &state->future_type,
+        (PyObject **)&state->stream_type, &state->buffered_protocol,
         &state->base_create_task, &state->extract_stack, &state->repr_info, &state->str_context, &state->str_name,
         &state->str__cancelled, &state->str__run, &state->str__callback_failed, &state->str__slow_callback,
         &state->str__check_callback, &state->str_slow_callback_duration, &state->kw_loop, &state->kw_name_loop,
-        &state->kw_name_loop_eager,
+        &state->kw_name_loop_eager, &state->str_data_received, &state->str_get_buffer, &state->str_buffer_updated,
+        &state->str__fatal_error, &state->str__maybe_pause_protocol, &state->str__maybe_resume_protocol,
+        &state->str__read_ready__on_eof, &state->str__call_connection_lost, &state->str__warn_lost,
     };
     for (size_t i = 0; i < sizeof(references) / sizeof(references[0]); i++)
         Py_CLEAR(*references[i]);
@@ -87,6 +90,11 @@ struct loop *aioloop_loop(PyObject *object)
     return aioloop_check_open(AIOLOOP(object)) < 0 ? NULL : AIOLOOP(object)->loop;
 }
 
+struct aioloop *aioloop_loop_checked(PyObject *object)
+{
+    return aioloop_loop(object) ? AIOLOOP(object) : NULL;
+}
+
 /* --- life ------------------------------------------------------------------------------------------------------------- */
 
 static PyObject *aioloop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
@@ -99,6 +107,7 @@ static PyObject *aioloop_new(PyTypeObject *type, PyObject *args, PyObject *kwarg
     self->state = state;
     self->current_handle = Py_NewRef(Py_None);
     self->task_factory = Py_NewRef(Py_None);
+    list_init(&self->unflushed);
     self->loop = loop_new();
     if (self->loop == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -130,6 +139,7 @@ static int aioloop_clear(PyObject *object)
     struct aioloop *self = AIOLOOP(object);
     drop_ready(self);
     drop_timers(self);
+    streams_drop(self);
     if (self->loop != NULL)
         watches_free(self);
     Py_CLEAR(self->current_handle);
@@ -154,7 +164,8 @@ static int aioloop_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->captured_step);
     Py_VISIT(self->captured_context);
     Py_VISIT(self->raised);
-    return watches_traverse(self, visit, arg);
+    int outcome = streams_traverse(self, visit, arg);
+    return outcome ? outcome : watches_traverse(self, visit, arg);
 }
 
 /* Frees what belongs to the poller. */
@@ -248,6 +259,7 @@ static PyObject *aioloop_close(PyObject *object, PyObject *none)
     self->closed = true;
     drop_ready(self);
     drop_timers(self);
+    streams_drop(self);
     aioloop_dispose(self);
     Py_RETURN_NONE;
 }
@@ -423,15 +435,25 @@ static int state_init(struct aioloop_state *state, PyObject *module)
         { &state->str__slow_callback, "_slow_callback" },
         { &state->str__check_callback, "_check_callback" },
         { &state->str_slow_callback_duration, "slow_callback_duration" },
+        { &state->str_data_received, "data_received" },
+        { &state->str_get_buffer, "get_buffer" },
+        { &state->str_buffer_updated, "buffer_updated" },
+        { &state->str__fatal_error, "_fatal_error" },
+        { &state->str__maybe_pause_protocol, "_maybe_pause_protocol" },
+        { &state->str__maybe_resume_protocol, "_maybe_resume_protocol" },
+        { &state->str__read_ready__on_eof, "_read_ready__on_eof" },
+        { &state->str__call_connection_lost, "_call_connection_lost" },
+        { &state->str__warn_lost, "_warn_lost" },
     };
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if ((*names[i].place = PyUnicode_InternFromString(names[i].text)) == NULL)
             return -1;
     state->extract_stack = method_of("asyncio.format_helpers", NULL, "extract_stack");
     state->repr_info = method_of("asyncio.events", "Handle", "_repr_info");
-    if (state->extract_stack == NULL || state->repr_info == NULL)
+    state->buffered_protocol = method_of("asyncio", NULL, "BufferedProtocol");
+    if (state->extract_stack == NULL || state->repr_info == NULL || state->buffered_protocol == NULL)
         return -1;
-    return handle_add(state, module) < 0 ? -1 : task_state_init(state);
+    return handle_add(state, module) < 0 || stream_add(state, module) < 0 ? -1 : task_state_init(state);
 }
 
 static PyObject *state_new(PyObject *module)

@@ -5,6 +5,7 @@
  *     aioloop_handle.c  Handle and TimerHandle
  *     aioloop_timer.c   the heap of timers
  *     aioloop_watch.c   readers and writers
+ *     aioloop_stream.c  the hot half of socket transports
  *     aioloop_task.c    futures, tasks, the inline first step
  *     aioloop_run.c     the turn
  *
@@ -17,6 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "server/base/list.h"
 #include "server/net/libev.h"
 #include "server/net/loop.h"
 
@@ -34,14 +36,17 @@ struct handle_spares {
 
 struct aioloop_state {
     PyTypeObject *loop_type; /* borrowed: the state is kept by this type's dictionary */
-    PyTypeObject *handle_type, *timer_type;
+    PyTypeObject *handle_type, *timer_type, *stream_type;
     struct handle_spares spare_handles, spare_timers;
-    PyObject *task_type, *future_type;    /* asyncio's */
+    PyObject *task_type, *future_type, *buffered_protocol; /* asyncio's */
     PyObject *base_create_task;           /* asyncio.base_events.BaseEventLoop.create_task: for task factories */
     PyObject *extract_stack, *repr_info;  /* format_helpers.extract_stack, events.Handle._repr_info */
     PyObject *str_context, *str_name;     /* interned */
     PyObject *str__cancelled, *str__run, *str__callback_failed, *str__slow_callback, *str__check_callback;
     PyObject *str_slow_callback_duration;
+    PyObject *str_data_received, *str_get_buffer, *str_buffer_updated; /* methods of protocols */
+    PyObject *str__fatal_error, *str__maybe_pause_protocol, *str__maybe_resume_protocol; /* and of transports */
+    PyObject *str__read_ready__on_eof, *str__call_connection_lost, *str__warn_lost;
     PyObject *kw_loop, *kw_name_loop, *kw_name_loop_eager; /* names of keyword arguments, for vectorcalls */
     bool eager_start;                     /* asyncio.Task can start eagerly, and does so without fault */
 };
@@ -139,6 +144,8 @@ struct aioloop {
     struct watch **watches; /* by descriptor; NULL where there never was a reader or writer */
     int watches_count;
 
+    struct list unflushed; /* streams with pending writes; each holds a reference */
+
     bool debug, closed, stopping;
     unsigned long thread_id; /* of the thread that runs it; 0: not running */
     PyObject *current_handle, *task_factory; /* None or the object */
@@ -148,7 +155,7 @@ struct aioloop {
     uint64_t switch_ns;            /* sys.getswitchinterval() */
     unsigned turns;                /* since it last polled */
     bool turning;                  /* inside a turn */
-    bool waiting, woken;           /* in a poll that may block; and was woken from it */
+    bool waiting, woken;           /* in a poll, without the GIL; and was woken from it */
     PyThreadState *thread_state;   /* while the GIL is let go */
     PyObject *raised;              /* KeyboardInterrupt or SystemExit out of an inline step: leaves run_forever() */
 
@@ -177,7 +184,25 @@ PyObject *aioloop_call_at(PyObject *self, PyObject *const *args, Py_ssize_t narg
 PyObject *aioloop_add_callback(PyObject *self, PyObject *handle);
 PyObject *aioloop_add_callback_signalsafe(PyObject *self, PyObject *handle);
 
+/* After a callback that was called inside the poll: KeyboardInterrupt and SystemExit are kept until the turn can raise
+ * them, anything else is reported as unraisable. Clears the exception. */
+void aioloop_raised(struct aioloop *self);
+/* `object` if it is an open loop, else NULL with an exception. */
+struct aioloop *aioloop_loop_checked(PyObject *object);
+
+/* aioloop_stream.c */
+int stream_add(struct aioloop_state *state, PyObject *module);
+void stream_on_event(PyObject *stream, bool writer);
+void streams_flush(struct aioloop *self);
+void streams_drop(struct aioloop *self);
+int streams_traverse(struct aioloop *self, visitproc visit, void *arg);
+
 /* aioloop_watch.c */
+/* `who`: a handle, queued when the descriptor is ready, or a stream, called at once. Takes its own reference; whoever
+ * was there before is cancelled. -1 with an exception. */
+int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who);
+/* Whether somebody was there. */
+bool watch_unset(struct aioloop *self, int fd, bool writer);
 PyObject *aioloop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *aioloop_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *aioloop_remove_reader(PyObject *self, PyObject *fd);

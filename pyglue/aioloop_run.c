@@ -20,6 +20,7 @@
 static void let_go(void *arg)
 {
     struct aioloop *self = arg;
+    self->waiting = true;
     self->thread_state = PyEval_SaveThread();
 }
 
@@ -27,6 +28,7 @@ static void take_back(void *arg)
 {
     struct aioloop *self = arg;
     PyEval_RestoreThread(self->thread_state);
+    self->waiting = self->woken = false;
 }
 
 void aioloop_wake(struct aioloop *self)
@@ -92,9 +94,7 @@ static uint64_t poll(struct aioloop *self, uint64_t now_ns)
     bool may_wait = self->ready.count == 0 && !self->stopping && !timer_is_due(self, now_ns);
     if (may_wait)
         alarm_set(self);
-    self->waiting = may_wait;
     loop_poll(self->loop, may_wait);
-    self->waiting = self->woken = false;
     self->turns = 0;
     now_ns = self->polled_ns = clock_ns();
     if (may_wait)
@@ -183,6 +183,14 @@ static int run_ready(struct aioloop *self)
     return 0;
 }
 
+void aioloop_raised(struct aioloop *self)
+{
+    if (exception_leaves_loop())
+        Py_XSETREF(self->raised, exception_take());
+    else
+        PyErr_WriteUnraisable((PyObject *)self);
+}
+
 static int check_raised(struct aioloop *self)
 {
     if (self->raised == NULL)
@@ -195,6 +203,7 @@ static int check_raised(struct aioloop *self)
 static void settle(struct aioloop *self, bool failed)
 {
     PyObject *exception = failed ? exception_take() : NULL;
+    streams_flush(self);
     loop_settle(self->loop);
     if (failed)
         exception_restore(exception);
@@ -240,6 +249,7 @@ static int run_begin(struct aioloop *self)
         return -1;
     }
     self->turning = true;
+    streams_flush(self); /* what was written while it did not run */
     self->turns = TURNS_PER_POLL; /* the first turn polls */
     self->let_go_ns = clock_ns();
     return 0;

@@ -13,13 +13,20 @@
 struct watch {
     struct ev_io io;
     struct aioloop *loop;
-    PyObject *reader, *writer; /* handles; NULL: none */
+    PyObject *reader, *writer; /* handles or streams; NULL: none */
 };
 
-static void queue_again(struct aioloop *self, PyObject *handle)
+static void notify(struct aioloop *self, PyObject *who, bool writer)
 {
-    if (handle != NULL && ready_push(&self->ready, (struct ready){ NULL, Py_NewRef(handle) }) < 0)
+    if (who == NULL)
+        return;
+    Py_INCREF(who);
+    if (Py_TYPE(who) == self->state->stream_type) {
+        stream_on_event(who, writer);
+        Py_DECREF(who);
+    } else if (ready_push(&self->ready, (struct ready){ NULL, who }) < 0) {
         PyErr_WriteUnraisable((PyObject *)self); /* out of memory; it is ready again in the next turn */
+    }
 }
 
 static void on_ready(struct ev_loop *ev, struct ev_io *io, int events)
@@ -29,9 +36,9 @@ static void on_ready(struct ev_loop *ev, struct ev_io *io, int events)
     if (events & EV_ERROR)
         return; /* closed under our feet: libev has stopped the watcher */
     if (events & EV_READ)
-        queue_again(w->loop, w->reader);
+        notify(w->loop, w->reader, false);
     if (events & EV_WRITE)
-        queue_again(w->loop, w->writer);
+        notify(w->loop, w->writer, true);
 }
 
 static void watch_apply(struct watch *w, int fd)
@@ -152,12 +159,38 @@ void watches_free(struct aioloop *self)
 
 /* --- methods -------------------------------------------------------------------------------------------------------------- */
 
-static void cancel_and_drop(PyObject *handle)
+static void cancel_and_drop(struct aioloop *self, PyObject *who)
 {
-    if (handle == NULL)
+    if (who == NULL)
         return;
-    handle_cancel((struct handle *)handle);
-    Py_DECREF(handle);
+    if (Py_TYPE(who) != self->state->stream_type)
+        handle_cancel((struct handle *)who);
+    Py_DECREF(who);
+}
+
+int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who)
+{
+    struct watch *w = watch_get(self, fd);
+    if (w == NULL)
+        return -1;
+    PyObject **place = writer ? &w->writer : &w->reader, *old = *place;
+    *place = Py_NewRef(who);
+    watch_apply(w, fd);
+    cancel_and_drop(self, old);
+    return 0;
+}
+
+bool watch_unset(struct aioloop *self, int fd, bool writer)
+{
+    struct watch *w = watch_find(self, fd);
+    PyObject **place = w == NULL ? NULL : writer ? &w->writer : &w->reader;
+    if (place == NULL || *place == NULL)
+        return false;
+    PyObject *old = *place;
+    *place = NULL;
+    watch_apply(w, fd);
+    cancel_and_drop(self, old);
+    return true;
 }
 
 static PyObject *add_watch(PyObject *object, const char *method, bool writer, PyObject *const *args, Py_ssize_t nargs)
@@ -170,17 +203,12 @@ static PyObject *add_watch(PyObject *object, const char *method, bool writer, Py
     int fd = fd_argument(args[0]);
     if (fd < 0 || aioloop_check_open(self) < 0)
         return NULL;
-    struct watch *w = watch_get(self, fd);
-    if (w == NULL || fd_check(fd) < 0)
+    if (fd_check(fd) < 0)
         return NULL;
-    struct handle *handle = handle_new(self, args[1], args + 2, nargs - 2, NULL);
-    if (handle == NULL)
-        return NULL;
-    PyObject **place = writer ? &w->writer : &w->reader, *old = *place;
-    *place = Py_NewRef((PyObject *)handle);
-    watch_apply(w, fd);
-    cancel_and_drop(old);
-    return (PyObject *)handle;
+    PyObject *handle = (PyObject *)handle_new(self, args[1], args + 2, nargs - 2, NULL);
+    if (handle != NULL && watch_set(self, fd, writer, handle) < 0)
+        Py_CLEAR(handle);
+    return handle;
 }
 
 PyObject *aioloop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
@@ -199,17 +227,7 @@ static PyObject *remove_watch(PyObject *object, bool writer, PyObject *arg)
     if (self->closed)
         Py_RETURN_FALSE;
     int fd = fd_argument(arg);
-    if (fd < 0)
-        return NULL;
-    struct watch *w = watch_find(self, fd);
-    PyObject **place = w == NULL ? NULL : writer ? &w->writer : &w->reader;
-    if (place == NULL || *place == NULL)
-        Py_RETURN_FALSE;
-    PyObject *old = *place;
-    *place = NULL;
-    watch_apply(w, fd);
-    cancel_and_drop(old);
-    Py_RETURN_TRUE;
+    return fd < 0 ? NULL : PyBool_FromLong(watch_unset(self, fd, writer));
 }
 
 PyObject *aioloop_remove_reader(PyObject *self, PyObject *fd)

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import selectors
 import signal
+import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, events, format_helpers, unix_events
+from asyncio import base_events, events, format_helpers, selector_events, sslproto, unix_events
 from asyncio.log import logger
 from typing import Any
 
@@ -55,6 +57,43 @@ class _Selector:
         pass
 
 
+def _forward(name: str) -> property:
+    """An attribute that the native half keeps."""
+
+    def store(self: SocketTransport, value: Any) -> None:
+        setattr(self._stream, name, value)
+
+    return property(operator.attrgetter(f"_stream.{name}"), store)
+
+
+class SocketTransport(selector_events._SelectorSocketTransport):
+    """The standard library's transport, with its hot half native: reading, writing, and the state that both need."""
+
+    _buffer = _forward("buffer")
+    _closing = _forward("closing")
+    _conn_lost = _forward("conn_lost")
+    _empty_waiter = _forward("empty_waiter")
+    _eof = _forward("eof")
+    _paused = _forward("paused")
+    _protocol = _forward("protocol")
+
+    def __init__(self, loop: Loop, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        self._stream = stream = _core.Stream(loop, self, sock.fileno())
+        self.write = stream.write
+        self.writelines = stream.writelines
+        self.is_closing = stream.is_closing
+        self.is_reading = stream.is_reading
+        self.get_write_buffer_size = stream.get_write_buffer_size
+        super().__init__(loop, sock, *args, **kwargs)
+
+    def _add_reader(self, fd: int, callback: Any) -> None:
+        if self.is_reading():
+            self._stream.start_reading()
+
+    def _warn_lost(self) -> None:
+        logger.warning("socket.send() raised exception.")
+
+
 class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
     """An asyncio event loop whose poller is libev."""
 
@@ -90,6 +129,42 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         """Close the loop; it must not be running."""
         super().close()
         self._poller_close()
+
+    # --- transports ---
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future | None = None,
+        *,
+        extra: dict | None = None,
+        server: Any = None,
+    ) -> asyncio.Transport:
+        # In debug mode the standard library's: it logs more, and its callbacks are timed as any other's.
+        native = type(sock) is socket.socket and not self._debug
+        make = SocketTransport if native else selector_events._SelectorSocketTransport
+        self._ensure_fd_no_transport(sock)
+        return make(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        sslcontext: Any,
+        waiter: asyncio.Future | None = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict | None = None,
+        server: Any = None,
+        **timeouts: float | None,
+    ) -> asyncio.Transport:
+        ssl_protocol = sslproto.SSLProtocol(
+            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
+        )
+        self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
+        return ssl_protocol._app_transport
 
     # --- signals: Python's own handlers run soon too, not only those of add_signal_handler() ---
 
