@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.server import Server, alive, process_state, wait_until
 
 APP = """

@@ -32,9 +32,10 @@ enum channel_type {
     CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, then the listeners */
     CHANNEL_READY,      /* worker -> master: booted, accepts connections */
     CHANNEL_FAILED,     /* mold, worker -> master: struct channel_failed, then the process exits with that code */
-    CHANNEL_LEAVING,    /* worker -> master: struct channel_leaving: wants to be replaced (max_requests); serves on until STOP */
-    CHANNEL_STOP,       /* master -> mold, worker: struct channel_stop */
-    CHANNEL_REOPEN,     /* master -> mold, worker: reopen the logs */
+    CHANNEL_LEAVING, /* worker -> master: struct channel_leaving: wants to be replaced (max_requests); serves on until
+                        STOP */
+    CHANNEL_STOP,    /* master -> mold, worker: struct channel_stop */
+    CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
 };
 
 struct channel_hello {
@@ -52,9 +53,9 @@ struct channel_spawn {
 };
 
 struct channel_failed {
-    int32_t exit_code; /* 3: cannot boot, 4: app cannot be loaded, 1: configuration */
-    uint32_t slot;     /* mold could not fork this one; UINT32_MAX otherwise */
-    char message[1024];/* one line; the traceback went to the log */
+    int32_t exit_code;  /* 3: cannot boot, 4: app cannot be loaded, 1: configuration */
+    uint32_t slot;      /* mold could not fork this one; UINT32_MAX otherwise */
+    char message[1024]; /* one line; the traceback went to the log */
 };
 
 struct channel_leaving {
@@ -79,7 +80,8 @@ struct channel_message {
 int channel_pair(int fds[2]);
 /* 0, or -1 with errno: EPIPE when the other side is gone, EAGAIN when it does not read. */
 int channel_send(int fd, enum channel_type type, const void *data, size_t len, const int *fds, int fd_count);
-/* 1: a message; 0: none is there; -1: the other side is gone, or broken (errno). Truncation (MSG_CTRUNC, MSG_TRUNC) is an error. */
+/* 1: a message; 0: none is there; -1: the other side is gone, or broken (errno). Truncation (MSG_CTRUNC, MSG_TRUNC) is
+ * an error. */
 int channel_receive(int fd, struct channel_message *message);
 /* As channel_receive(), but waits at most timeout_ms (-1: for ever); 0 then means timeout. */
 int channel_wait(int fd, struct channel_message *message, int timeout_ms);

@@ -101,11 +101,13 @@ char *interpreter_find(const char *wanted, struct buf *errors)
     for (size_t i = 0; !path && i < sizeof(names) / sizeof(names[0]); i++)
         path = find_on_path(names[i]);
     if (!path)
-        buf_printf(errors, "No Python was found beside licorne, in $VIRTUAL_ENV or on PATH: say which with --python PATH\n");
+        buf_printf(errors,
+                   "No Python was found beside licorne, in $VIRTUAL_ENV or on PATH: say which with --python PATH\n");
     return path;
 }
 
-/* --- jemalloc ------------------------------------------------------------------------------------------------------ */
+/* --- jemalloc ------------------------------------------------------------------------------------------------------
+ */
 
 static char *first_match(const char *pattern)
 {

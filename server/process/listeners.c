@@ -74,7 +74,8 @@ static int listening_socket(const struct sockaddr *address, socklen_t len, int b
     return -1;
 }
 
-/* --- TCP ----------------------------------------------------------------------------------------------------------- */
+/* --- TCP -----------------------------------------------------------------------------------------------------------
+ */
 
 static struct addrinfo *resolve(const struct address *address, const char *text, struct buf *errors)
 {
@@ -130,7 +131,8 @@ static int open_tcp(struct listeners *listeners, const struct address *address, 
     return refuse(errors, text, error);
 }
 
-/* --- unix sockets --------------------------------------------------------------------------------------------------- */
+/* --- unix sockets ---------------------------------------------------------------------------------------------------
+ */
 
 static socklen_t unix_address(const char *path, struct sockaddr_un *to)
 {
@@ -164,7 +166,8 @@ static int clear_path(const char *path, const struct sockaddr_un *address, sockl
     if (!S_ISSOCK(file.st_mode))
         return refuse_because(errors, text, "there is a file of that name that is not a socket");
     if (somebody_listens(address, len))
-        return refuse_because(errors, text, "another server listens there. Stop it, or choose another path with --bind");
+        return refuse_because(errors, text,
+                              "another server listens there. Stop it, or choose another path with --bind");
     return unlink(path) == 0 ? 0 : refuse(errors, text, errno);
 }
 
@@ -196,7 +199,8 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     return 0;
 }
 
-/* --- inherited descriptors ------------------------------------------------------------------------------------------- */
+/* --- inherited descriptors -------------------------------------------------------------------------------------------
+ */
 
 static int open_fd(struct listeners *listeners, const struct address *address, const char *text, struct buf *errors)
 {
@@ -212,7 +216,8 @@ static int open_fd(struct listeners *listeners, const struct address *address, c
     return 0;
 }
 
-/* --- entry points ---------------------------------------------------------------------------------------------------- */
+/* --- entry points ----------------------------------------------------------------------------------------------------
+ */
 
 static int open_one(struct listeners *listeners, const char *text, int backlog, struct buf *errors)
 {

@@ -1,12 +1,13 @@
 /* master: the process that is `licorne`. It owns the listening sockets, the scoreboard and the children, and serves
- * nothing. Signals and messages only change what it knows; once a turn it makes the real processes equal the wanted ones:
+ * nothing. Signals and messages only change what it knows; once a turn it makes the real processes equal the wanted
+ * ones:
  *
  *     wait ─► take signals ─► hear children ─► reap ─► check deadlines ─► reconcile ─┐
  *       ▲                                                                            │
  *       └────────────────────────────────────────────────────────────────────────────┘
  *
- * At any time there are at most two generations: `serving`, and `coming`, whose workers are not all ready yet: the first
- * one at the start, the next one in a reload. A child that belongs to neither is on its way out.
+ * At any time there are at most two generations: `serving`, and `coming`, whose workers are not all ready yet: the
+ * first one at the start, the next one in a reload. A child that belongs to neither is on its way out.
  *
  *     master.c            the turn, signals, deadlines, stopping
  *     master_hear.c       what molds and workers say
@@ -39,8 +40,8 @@ struct master {
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
-    int scale;            /* TTIN and TTOU: added to the settings' workers */
-    bool reload_again;    /* a HUP came while a generation was coming */
+    int scale;         /* TTIN and TTOU: added to the settings' workers */
+    bool reload_again; /* a HUP came while a generation was coming */
 
     struct list molds, workers; /* all living ones, of any generation; workers oldest first */
     bool slot_used[SCOREBOARD_SLOTS];
@@ -55,7 +56,7 @@ struct master {
 
 /* Runs the server until it ends; returns the exit code of the process. `given` outlives the call. */
 int master_run(const struct settings *given);
-/* Begins to stop, or makes a stop that has begun a fast one. */
+/* Begins to stop: workers finish what is in flight, or not. */
 void master_stop(struct master *master, bool graceful);
 void master_kill_all(struct master *master);
 /* The turn is to be taken again at `due_ms` (0: no wish). */

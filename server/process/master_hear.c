@@ -27,16 +27,16 @@ static void take(const struct channel_message *message, void *to, size_t size)
 
 static void log_errors(struct buf *errors)
 {
-    char *rest = (char *)buf_str(errors).p, *line;
     buf_append(errors, "", 1);
-    rest = (char *)buf_str(errors).p;
+    char *rest = (char *)buf_str(errors).p, *line;
     while ((line = strsep(&rest, "\n")))
         if (*line)
             log_error("%s", line);
     buf_done(errors);
 }
 
-/* --- a mold -------------------------------------------------------------------------------------------------------- */
+/* --- a mold --------------------------------------------------------------------------------------------------------
+ */
 
 static void on_mold_hello(struct master *master, struct mold_handle *mold, const struct channel_message *message)
 {
@@ -125,7 +125,7 @@ static void on_mold_loaded(struct mold_handle *mold)
 
 static struct worker_handle *spawning_worker(const struct master *master, uint32_t slot)
 {
-    LIST_EACH(it, &master->workers) {
+    LIST_EACH (it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->slot_index == slot && worker->state == WORKER_HANDLE_SPAWNING)
             return worker;
@@ -189,7 +189,8 @@ void master_hear_mold(struct master *master, struct mold_handle *mold)
         mold_handle_close_channel(mold);
 }
 
-/* --- a worker ------------------------------------------------------------------------------------------------------ */
+/* --- a worker ------------------------------------------------------------------------------------------------------
+ */
 
 static void on_worker_hello(struct master *master, struct worker_handle *worker, const struct channel_message *message)
 {
@@ -229,7 +230,8 @@ static void on_worker_leaving(const struct master *master, struct worker_handle 
         log_info("Worker %d is to be replaced: %s", (int)worker->pid, worker->reason);
 }
 
-static void on_worker_message(struct master *master, struct worker_handle *worker, const struct channel_message *message)
+static void on_worker_message(struct master *master, struct worker_handle *worker,
+                              const struct channel_message *message)
 {
     switch (message->type) {
     case CHANNEL_HELLO:

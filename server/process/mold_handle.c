@@ -17,7 +17,8 @@
 /* Why these: docs/architecture.md, "Memory that comes back". */
 #define MALLOC_CONF "narenas:1,background_thread:false,dirty_decay_ms:1000,muzzy_decay_ms:0"
 
-/* --- in the child, between fork and exec --------------------------------------------------------------------------- */
+/* --- in the child, between fork and exec ---------------------------------------------------------------------------
+ */
 
 /* Puts `ours` before the user's value and keeps that where the mold finds it. */
 static void override(const char *name, const char *saved_name, const char *ours, char separator)
@@ -52,7 +53,8 @@ static _Noreturn void become_mold(const struct mold_start *start, int channel)
     _exit(127);
 }
 
-/* --- entry points -------------------------------------------------------------------------------------------------- */
+/* --- entry points --------------------------------------------------------------------------------------------------
+ */
 
 static struct mold_handle *mold_record(const struct mold_start *start, pid_t pid, int channel)
 {

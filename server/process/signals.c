@@ -11,8 +11,9 @@
 
 static int queue[2] = { -1, -1 };
 
-static const int handled[] = { SIGTERM, SIGINT,  SIGQUIT, SIGHUP,  SIGTTIN,
-                               SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD };
+static const int handled[] = {
+    SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH, SIGCHLD
+};
 
 static void on_signal(int number)
 {

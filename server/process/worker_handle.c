@@ -35,8 +35,8 @@ static void slot_clear(struct slot *slot)
         atomic_store(&slot->status_class[i], 0);
 }
 
-struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation, uint32_t age,
-                                        const struct settings *settings, int *child_channel)
+struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation,
+                                        uint32_t age, const struct settings *settings, int *child_channel)
 {
     int channel[2];
     if (channel_pair(channel) != 0)
@@ -116,7 +116,8 @@ void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last)
     worker->due_ms = clock_ms() + (graceful ? (uint64_t)worker->graceful_timeout_ms + EXIT_GRACE_MS : FAST_STOP_MS);
 }
 
-/* --- time limits ---------------------------------------------------------------------------------------------------- */
+/* --- time limits ----------------------------------------------------------------------------------------------------
+ */
 
 /* While a worker waits for something to do there is nothing to see, and no turn that began since can be overdue before
  * `now + limit`: the next look is due then, and finds such a turn exactly when it is. */

@@ -32,21 +32,21 @@ struct worker_handle {
     pid_t pid;   /* 0 while SPAWNING */
     int channel; /* -1 after EOF */
     struct slot *slot;
-    uint32_t slot_index, generation, age; /* age: a running number */
+    uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
-    uint64_t spawned_ms, ready_ms; /* ready_ms: 0 before */
-    uint64_t due_ms;     /* the state must have ended by then; 0: no limit */
-    bool leaving;        /* has asked for a replacement */
-    bool abandoned;      /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
-    bool failed;         /* why it dies was logged */
-    bool readable;       /* poll says so */
-    char reason[64];     /* why it leaves; "" */
+    uint64_t spawned_ms, ready_ms;                                 /* ready_ms: 0 before */
+    uint64_t due_ms;                                               /* the state must have ended by then; 0: no limit */
+    bool leaving;                                                  /* has asked for a replacement */
+    bool abandoned;  /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
+    bool failed;     /* why it dies was logged */
+    bool readable;   /* poll says so */
+    char reason[64]; /* why it leaves; "" */
 };
 
 /* A request for a worker, without a process yet; *child_channel is the end to be sent to the mold, the caller's to
  * close. NULL with errno. */
-struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation, uint32_t age,
-                                        const struct settings *settings, int *child_channel);
+struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation,
+                                        uint32_t age, const struct settings *settings, int *child_channel);
 /* Frees the record and its slot. */
 void worker_handle_free(struct worker_handle *worker);
 void worker_handle_close_channel(struct worker_handle *worker);

@@ -85,8 +85,12 @@ static struct stage *stage_new(void)
     stage->master = pair[0];
     stage->listener = listen_somewhere();
     stage->own_listener = dup(stage->listener);
-    stage->inherit = (struct inherit){ .channel = pair[1], .listeners = &stage->own_listener, .listener_count = 1,
-                                       .slot = &stage->slot, .slot_index = 5, .settings = &stage->settings };
+    stage->inherit = (struct inherit){ .channel = pair[1],
+                                       .listeners = &stage->own_listener,
+                                       .listener_count = 1,
+                                       .slot = &stage->slot,
+                                       .slot_index = 5,
+                                       .settings = &stage->settings };
     stage->loop = loop_new();
     stage->worker = worker_new(&stage->inherit, stage->loop, &ops, stage);
     return stage;
@@ -401,4 +405,5 @@ CHECK_MAIN(TEST(says_hello_and_ready), TEST(hello_without_a_master_fails), TEST(
            TEST(drains_on_term), TEST(a_last_worker_empties_the_backlog_and_closes_the_listener),
            TEST(a_retiring_worker_leaves_newcomers_to_its_siblings), TEST(graceful_timeout_aborts), TEST(stops_fast),
            TEST(drains_when_the_master_is_gone), TEST(reopens_the_logs), TEST(asks_once_to_be_replaced),
-           TEST(its_turns_are_seen), TEST(waiting_is_no_turn), TEST(term_ends_a_booting_worker), TEST(children_of_the_application_hold_nothing))
+           TEST(its_turns_are_seen), TEST(waiting_is_no_turn), TEST(term_ends_a_booting_worker),
+           TEST(children_of_the_application_hold_nothing))
