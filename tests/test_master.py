@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import Server, alive, wait_until
+from support.server import Server, alive, command, wait_until
 
 FAKE_MOLD = Path(__file__).parent / "support" / "fake_mold.py"
 
@@ -135,6 +136,51 @@ def test_inherited_descriptor_must_listen(fake_server: FakeServer) -> None:
     with fake_server("--bind", "fd://0", bind=None, wait=False) as server:
         assert server.wait_exit() == 1
         assert "Cannot listen on fd://0" in server.log
+
+
+# --- which interpreter
+
+
+@pytest.fixture
+def lonely_program(tmp_path: Path) -> Path:
+    """The executable, in a folder where no Python is beside it."""
+    folder = tmp_path / "environment" / "bin"
+    folder.mkdir(parents=True)
+    return Path(shutil.copy(command()[0], folder))
+
+
+def serves(program: Path, folder: Path, *args: str, **env: str) -> bool:
+    clean = {"VIRTUAL_ENV": "", "PATH": os.environ["PATH"], **env}
+    with Server("fake:app", *args, program=[str(program)], cwd=folder, env=clean, wait=False) as server:
+        return "Python 3.99.0" in server.wait_log("(Python 3.99.0|Starting|ERROR)", 10)[0].string
+
+
+def test_the_interpreter_beside_the_executable(lonely_program: Path, fake_python: Path, tmp_path: Path) -> None:
+    (lonely_program.parent / "python3").symlink_to(fake_python)
+    link = tmp_path / "link"
+    link.symlink_to(lonely_program)
+    assert serves(lonely_program, tmp_path, PATH="/nonexistent:/usr/bin:/bin")
+    assert serves(link, tmp_path)
+
+
+def test_the_interpreter_of_the_active_environment(lonely_program: Path, fake_python: Path, tmp_path: Path) -> None:
+    active = tmp_path / "active"
+    (active / "bin").mkdir(parents=True)
+    (active / "bin" / "python").symlink_to(fake_python)
+    assert serves(lonely_program, tmp_path, VIRTUAL_ENV=str(active))
+
+
+def test_the_interpreter_on_path(lonely_program: Path, fake_python: Path, tmp_path: Path) -> None:
+    (tmp_path / "python3").symlink_to(fake_python)
+    assert serves(lonely_program, tmp_path, PATH=f"/nonexistent:{tmp_path}:/usr/bin:/bin")
+    assert serves(lonely_program, tmp_path, "--python", "fake-python", PATH=f"{tmp_path}:/usr/bin:/bin")
+
+
+def test_no_interpreter(lonely_program: Path, tmp_path: Path) -> None:
+    env = {"VIRTUAL_ENV": "", "PATH": "/nonexistent"}
+    with Server("fake:app", program=[str(lonely_program)], cwd=tmp_path, env=env, wait=False) as server:
+        assert server.wait_exit() == 1
+        assert "say which with --python" in server.log
 
 
 # --- exit codes

@@ -76,7 +76,7 @@ def children(pid: int) -> list[int]:
 
 
 class Server:
-    """`bind`: "tcp" (a free port), "unix" (a path of its own), or None: `args` say it."""
+    """`bind`: "tcp" (a free port), "unix" (a path of its own), None: `args` say it. `program`: instead of command()."""
 
     def __init__(
         self,
@@ -85,7 +85,9 @@ class Server:
         cwd: str | os.PathLike[str] | None = None,
         env: dict[str, str] | None = None,
         wait: bool = True,
+        program: list[str] | None = None,
     ) -> None:
+        self._program = program or command()
         self._folder = tempfile.TemporaryDirectory(prefix="licorne-")
         self.folder = Path(self._folder.name)
         self.args = [*args, *self._bind_arguments(bind)]
@@ -107,7 +109,12 @@ class Server:
     def start(self) -> Server:
         with open(self.folder / "err", "wb") as err, open(self.folder / "out", "wb") as out:
             self._process = subprocess.Popen(
-                [*command(), *self.args], cwd=self.cwd, env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=err
+                [*self._program, *self.args],
+                cwd=self.cwd,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
             )
         if self._wait:
             self.wait_ready()
