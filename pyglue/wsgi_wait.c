@@ -48,8 +48,10 @@ int wsgi_wait_body(struct wsgi_call *call)
     request_want_body(call->request);
     request_flush(call->request);
     while (!body_ready(call))
-        if (wait_inline(call, request_wait_body) <= 0)
-            return body_ready(call) ? 0 : -1;
+        if (wait_inline(call, request_wait_body) <= 0) {
+            call->disconnected = !body_ready(call);
+            return call->disconnected ? -1 : 0;
+        }
     return 0;
 }
 

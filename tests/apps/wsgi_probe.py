@@ -378,7 +378,8 @@ def use_kept(environ, start_response):
 
 def file(environ, start_response):
     """?kind of file of ?size bytes, read up to ?skip; Content-Length ?says."""
-    data = bytes(i % 251 for i in range(int(query(environ, "size", "1000"))))
+    size = int(query(environ, "size", "1000"))
+    data = (bytes(range(251)) * (size // 251 + 1))[:size]
     kind = query(environ, "kind", "open")
     descriptor, path = tempfile.mkstemp()
     with os.fdopen(descriptor, "wb") as f:
@@ -482,12 +483,13 @@ def thread(environ, start_response):
 
 
 def blocked(environ, start_response):
-    """Blocks on the FIFO; the most that did so at once is kept."""
+    """Blocks until the file ?gate is there; the most that did so at once is kept."""
     with lock:
         state["now"] += 1
         state["most"] = max(state["most"], state["now"])
     report(environ, "blocks")
-    wait_for_fifo(query(environ, "fifo"))
+    while not os.path.exists(query(environ, "gate")):
+        time.sleep(0.005)
     with lock:
         state["now"] -= 1
     start_response("200 OK", TEXT)

@@ -74,10 +74,14 @@ class RawClient:
 
     def exactly(self, size: int) -> bytes:
         """That many bytes; fewer if the connection ends."""
-        while len(self.data) < size and self.receive():
-            pass
-        found, self.data = self.data[:size], self.data[size:]
-        return found
+        found = bytearray(self.data)
+        while len(found) < size:
+            self.data = b""
+            if not self.receive():
+                break
+            found += self.data
+        self.data = bytes(found[size:])
+        return bytes(found[:size])
 
     def rest(self) -> bytes:
         while self.receive():
