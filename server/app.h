@@ -24,9 +24,10 @@ struct app_ops {
      * keeps the request beyond this call by request_ref(), else it must have finished it. */
     void (*on_request)(struct app *app, struct request *request);
 
-    /* More of the body. Returns how many bytes of `data` the application took; the rest is buffered in the request,
-     * and the connection is not read while more than REQUEST_BODY_HIGH_WATER bytes lie there. `end`: this was the
-     * last (data may be empty). Never called once the response is finished. */
+    /* More of the body: `data` begins with what lies in request->body, if anything does. Returns how many bytes of `data`
+     * the application took; the rest is buffered in the request, and the connection is not read while more than
+     * REQUEST_BODY_HIGH_WATER bytes lie there. `end`: this was the last (data may be empty). Never called once the
+     * response is finished. */
     size_t (*on_body)(struct request *request, struct str data, bool end);
 
     /* After request_write() said REQUEST_FULL: there is room again, or (after on_disconnect) there will be none. */

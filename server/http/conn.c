@@ -72,7 +72,7 @@ void conn_close(struct conn *c, enum close_reason reason)
     if (app_has(c->request))
         http_server_tell_gone(c->server, c->request);
     drop_request(c);
-    if (c->free_cache)
+    if (c->free_cache && c->cache)
         c->free_cache(c->cache);
     c->free_cache = NULL;
     http_server_bury(c->server, c);
@@ -140,11 +140,12 @@ static void dispatch(struct conn *c);
 static size_t take_head(struct conn *c, char *data, size_t len)
 {
     size_t used;
-    if (c->request == NULL)
+    bool first = c->request == NULL;
+    if (first)
         begin_request(c);
     switch (http1_head(&c->http1, data, len, &used)) {
     case HTTP1_MORE:
-        if (c->state != CONN_HEAD)
+        if (first)
             conn_enter(c, CONN_HEAD);
         return used;
     case HTTP1_ERROR:
@@ -173,8 +174,10 @@ static void head_timeout(struct conn *c)
         conn_close(c, CLOSE_DRAIN);
     else if (c->request == NULL) /* nothing was asked: an answer would be taken for that of a request under way */
         conn_close(c, CLOSE_HEADER_TIMEOUT);
-    else
+    else {
+        http1_abandon(&c->http1);
         refuse(c, 408, CLOSE_HEADER_TIMEOUT);
+    }
 }
 
 static void idle_eof(struct conn *c)

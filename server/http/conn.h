@@ -47,7 +47,6 @@ struct conn {
     uint64_t since_ms;       /* when the state was entered, or the client had its last chance to make progress */
     uint64_t discarded;
     int turn_requests;       /* how many this turn may still take */
-    bool in_data;            /* on_data is running and goes on with what follows */
     bool in_wait;            /* the application waits inside request_wait_*: it is not called back */
     bool reset_after;        /* FLUSH ends in a reset: what was sent must not look complete */
     const struct endpoint *local;

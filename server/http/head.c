@@ -12,8 +12,8 @@
 
 /* The fields that the server itself obeys. */
 struct head_fields {
-    struct str host, transfer_encoding, expect;
-    int hosts, transfer_encodings, expects, content_types;
+    struct str host, transfer_encoding, content_length, expect;
+    int hosts, transfer_encodings, content_lengths, expects, content_types;
     bool close, keep_alive, upgrade, websocket;
 };
 
@@ -126,6 +126,14 @@ static struct head_refusal judge_transfer_encoding(struct request *r, const stru
     return REFUSED(400, "bad Transfer-Encoding");
 }
 
+static struct head_refusal judge_content_length(struct request *r, const struct head_fields *f)
+{
+    r->content_length = headers_number(f->content_length);
+    if (f->content_lengths > 1 || r->content_length < 0)
+        return REFUSED(400, "bad Content-Length");
+    return ACCEPTED;
+}
+
 static struct head_refusal judge_expect(struct request *r, const struct head_fields *f)
 {
     bool known = f->expects == 1 && str_ieq(f->expect, STR("100-continue"));
@@ -188,6 +196,12 @@ static void note_field(struct head_fields *f, const struct field *field)
     case 12:
         f->content_types += memcmp(field->name.p, "content-type", 12) == 0;
         break;
+    case 14:
+        if (memcmp(field->name.p, "content-length", 14) == 0) {
+            f->content_length = field->value;
+            f->content_lengths++;
+        }
+        break;
     case 17:
         if (memcmp(field->name.p, "transfer-encoding", 17) == 0) {
             f->transfer_encoding = field->value;
@@ -239,6 +253,8 @@ struct head_refusal head_judge_fields(struct request *r, const struct settings *
         refusal = judge_host(r, &f);
     if (refusal.status == 0 && f.transfer_encodings > 0)
         refusal = judge_transfer_encoding(r, &f);
+    if (refusal.status == 0 && f.content_lengths > 0)
+        refusal = judge_content_length(r, &f);
     if (refusal.status == 0 && f.expects > 0)
         refusal = judge_expect(r, &f);
     if (refusal.status == 0 && f.websocket && r->version_minor >= 1)

@@ -16,5 +16,5 @@ struct head_refusal {
 struct head_refusal head_judge_line(struct request *request, int version_major);
 
 /* All fields are there, names in any case, values untrimmed. Lowers, trims, drops and checks them; sets host, keep_alive,
- * expects_continue, is_chunked. */
+ * expects_continue, is_chunked, content_length. */
 struct head_refusal head_judge_fields(struct request *request, const struct settings *settings);

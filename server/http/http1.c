@@ -351,13 +351,10 @@ static enum http1_result begin_body(struct http1 *h)
 {
     struct request *r = h->request;
     llhttp_t *parser = parser_of(h);
-    if (parser->flags & F_CONTENT_LENGTH) {
-        if (parser->content_length > INT64_MAX)
-            return refuse(h, 400, "Content-Length overflow");
-        r->content_length = (int64_t)parser->content_length;
-    }
-    if (r->is_chunked != !!(parser->flags & F_CHUNKED) || (r->is_chunked && r->content_length >= 0))
-        return refuse(h, 400, "contradicting framing"); /* a second look: llhttp and head.c must agree */
+    bool has_length = parser->flags & F_CONTENT_LENGTH, chunked = parser->flags & F_CHUNKED;
+    int64_t length = has_length && parser->content_length <= INT64_MAX ? (int64_t)parser->content_length : -1;
+    if (r->is_chunked != chunked || r->content_length != length || (chunked && has_length))
+        return refuse(h, 400, "contradicting framing"); /* llhttp and head.c must have read the same */
     if (r->content_length > 0 && body_too_large(h, (uint64_t)r->content_length))
         return refuse(h, 413, "the request body is too large (limit_request_body)");
     r->has_body = r->is_chunked || r->content_length > 0;
@@ -395,6 +392,11 @@ static enum http1_result keep_head(struct http1 *h, const char *data, size_t n)
     buf_append(&h->request->core.head, data, n);
     h->request->core.head_len += n;
     return HTTP1_MORE;
+}
+
+void http1_abandon(struct http1 *h)
+{
+    abandon_head(h, "", 0);
 }
 
 void http1_begin(struct http1 *h, struct request *request)

@@ -59,6 +59,9 @@ void http1_begin(struct http1 *http1, struct request *request);
  * request. Letters of field names in `data` are turned into lower case. */
 enum http1_result http1_head(struct http1 *http1, char *data, size_t len, size_t *used);
 
+/* The rest of the head will not come: what the request says of it becomes fit to be logged and answered. */
+void http1_abandon(struct http1 *http1);
+
 /* Takes bytes of the body; *body are the decoded ones, somewhere inside `data` (chunks are moved together there). HTTP1_DONE:
  * the body is complete; what follows belongs to the next message. Does not use the request. */
 enum http1_result http1_body(struct http1 *http1, char *data, size_t len, size_t *used, struct str *body);

@@ -103,6 +103,8 @@ void request_unref(struct request *r)
         return;
     struct request_pool *pool = r->core.pool;
     pool->live--;
+    if (r->core.free_cache && r->core.cache)
+        r->core.free_cache(r->core.cache);
     if (pool->closed || pool->spare_count >= POOL_SPARES) {
         request_free(r);
     } else {
@@ -205,6 +207,10 @@ struct str request_scheme(struct request *r)
 
 void **request_conn_cache(struct request *r, void (*free_cache)(void *))
 {
+    if (r->conn == NULL) {
+        r->core.free_cache = free_cache;
+        return &r->core.cache;
+    }
     r->conn->free_cache = free_cache;
     return &r->conn->cache;
 }

@@ -97,7 +97,8 @@ struct request {
         bool has_date, has_server; /* the application gave its own */
         int64_t response_length;   /* declared Content-Length; -1: none */
         struct buf response_head;  /* status line and fields of the application */
-        uint64_t response_bytes;   /* head included, for the access log */
+        void *cache;               /* request_conn_cache() without a connection */
+        void (*free_cache)(void *);
     } core;
 };
 
@@ -177,5 +178,6 @@ const struct endpoint *request_client(struct request *request);
 const struct endpoint *request_server(struct request *request);
 struct str request_scheme(struct request *request); /* "http" or "https" */
 /* A cell of the connection for the application's cached objects (e.g. the client tuple): the application sets it with a
- * function that frees it when the connection ends. NULL before. */
+ * function that frees it when the connection ends. Holds NULL before. When the
+ * connection is gone the cell is the request's own. */
 void **request_conn_cache(struct request *request, void (*free_cache)(void *));

@@ -304,7 +304,6 @@ static void put_before_body(struct request *r, struct str data, size_t len, bool
     }
     size_t n = (size_t)(to - start);
     buf_commit(out, n);
-    r->core.response_bytes += n;
     io_written(io, n);
 }
 

@@ -84,6 +84,17 @@ static void refused_and_abandoned_requests_are_logged(void)
     log_done();
 }
 
+static void a_head_that_comes_too_slowly_is_logged(void)
+{
+    log_with("%(r)s %(s)s %(a)s");
+    fx.settings.header_timeout_ms = 100;
+    fixture_connect();
+    fixture_say("GET /slow HTTP/1.1\r\nUser-Agent: x\r\nA");
+    CHECK(fixture_until(fixture_is_closed));
+    CHECK_LOGGED("GET /slow HTTP/1.1 408 -\n");
+    log_done();
+}
+
 static void lines_of_a_turn_leave_together_and_survive_reopening(void)
 {
     log_with("%(r)s");
@@ -154,6 +165,7 @@ static void a_format_that_ends_in_the_middle(void)
 }
 
 CHECK_MAIN(TEST(atoms), TEST(the_time_has_gunicorns_form), TEST(nobody_forges_a_line),
-           TEST(refused_and_abandoned_requests_are_logged), TEST(lines_of_a_turn_leave_together_and_survive_reopening),
+           TEST(refused_and_abandoned_requests_are_logged), TEST(a_head_that_comes_too_slowly_is_logged),
+           TEST(lines_of_a_turn_leave_together_and_survive_reopening),
            TEST(lines_are_not_torn_in_a_pipe), TEST(a_line_too_long_for_a_pipe_is_cut),
            TEST(a_format_that_ends_in_the_middle))
