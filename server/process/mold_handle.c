@@ -14,7 +14,8 @@
 #include "server/process/channel.h"
 #include "server/process/signals.h"
 
-/* Why these: docs/architecture.md, "Memory that comes back". */
+/* For memory that comes back after a busy spell: one arena, so that little is scattered; no threads of its own, which a
+ * fork would lose; freed pages go back within a second or so of further use. */
 #define MALLOC_CONF "narenas:1,background_thread:false,dirty_decay_ms:1000,muzzy_decay_ms:0"
 
 /* --- in the child, between fork and exec ---------------------------------------------------------------------------
