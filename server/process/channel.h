@@ -69,9 +69,9 @@ struct channel_stop {
 
 struct channel_message {
     enum channel_type type;
-    pid_t sender; /* as the kernel says; 0 if unknown */
+    pid_t sender;                     /* as the kernel says; 0 if unknown */
     size_t len;
-    int fds[CHANNEL_MAX_FDS]; /* the receiver's to close */
+    int fds[CHANNEL_MAX_FDS];         /* the receiver's to close */
     int fd_count;
     char data[CHANNEL_MAX_BYTES + 1]; /* NUL-terminated for text */
 };

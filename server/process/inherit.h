@@ -7,8 +7,8 @@ struct settings;
 struct slot;
 
 struct inherit {
-    int channel;    /* to the master */
-    int *listeners; /* listening sockets, shared with the siblings; non-blocking */
+    int channel;       /* to the master */
+    int *listeners;    /* listening sockets, shared with the siblings; non-blocking */
     int listener_count;
     struct slot *slot; /* this worker's place in the scoreboard */
     uint32_t slot_index, generation, age;

@@ -106,8 +106,7 @@ char *interpreter_find(const char *wanted, struct buf *errors)
     return path;
 }
 
-/* --- jemalloc ------------------------------------------------------------------------------------------------------
- */
+/* --- jemalloc ------------------------------------------------------------------------------------------------- */
 
 static char *first_match(const char *pattern)
 {

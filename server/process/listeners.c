@@ -74,8 +74,7 @@ static int listening_socket(const struct sockaddr *address, socklen_t len, int b
     return -1;
 }
 
-/* --- TCP -----------------------------------------------------------------------------------------------------------
- */
+/* --- TCP ------------------------------------------------------------------------------------------------------ */
 
 static struct addrinfo *resolve(const struct address *address, const char *text, struct buf *errors)
 {
@@ -131,8 +130,7 @@ static int open_tcp(struct listeners *listeners, const struct address *address, 
     return refuse(errors, text, error);
 }
 
-/* --- unix sockets ---------------------------------------------------------------------------------------------------
- */
+/* --- unix sockets ---------------------------------------------------------------------------------------------- */
 
 static socklen_t unix_address(const char *path, struct sockaddr_un *to)
 {
@@ -199,8 +197,7 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     return 0;
 }
 
-/* --- inherited descriptors -------------------------------------------------------------------------------------------
- */
+/* --- inherited descriptors -------------------------------------------------------------------------------------- */
 
 static int open_fd(struct listeners *listeners, const struct address *address, const char *text, struct buf *errors)
 {
@@ -216,8 +213,7 @@ static int open_fd(struct listeners *listeners, const struct address *address, c
     return 0;
 }
 
-/* --- entry points ----------------------------------------------------------------------------------------------------
- */
+/* --- entry points ----------------------------------------------------------------------------------------------- */
 
 static int open_one(struct listeners *listeners, const char *text, int backlog, struct buf *errors)
 {

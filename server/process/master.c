@@ -21,8 +21,7 @@
 #include "server/process/signals.h"
 #include "server/process/worker_handle.h"
 
-/* --- stopping ------------------------------------------------------------------------------------------------------
- */
+/* --- stopping ------------------------------------------------------------------------------------------------- */
 
 static void stop_worker(struct master *master, struct worker_handle *worker)
 {
@@ -40,18 +39,18 @@ void master_stop(struct master *master, bool graceful)
 {
     master->stopping = true;
     master->graceful = graceful;
-    LIST_EACH (it, &master->workers)
+    LIST_EACH(it, &master->workers)
         stop_worker(master, LIST_ENTRY(it, struct worker_handle, node));
-    LIST_EACH (it, &master->molds)
+    LIST_EACH(it, &master->molds)
         stop_mold(master, LIST_ENTRY(it, struct mold_handle, node));
     listeners_close(&master->listeners); /* the workers have their own and empty the backlog */
 }
 
 void master_kill_all(struct master *master)
 {
-    LIST_EACH (it, &master->workers)
+    LIST_EACH(it, &master->workers)
         worker_handle_kill(LIST_ENTRY(it, struct worker_handle, node));
-    LIST_EACH (it, &master->molds)
+    LIST_EACH(it, &master->molds)
         mold_handle_kill(LIST_ENTRY(it, struct mold_handle, node));
 }
 
@@ -73,16 +72,15 @@ static void on_end(struct master *master, int number)
     master_stop(master, graceful);
 }
 
-/* --- signals -------------------------------------------------------------------------------------------------------
- */
+/* --- signals -------------------------------------------------------------------------------------------------- */
 
 static void reopen_logs(struct master *master)
 {
     if (log_reopen() != 0)
         log_error("Cannot reopen the error log: %s", strerror(errno));
-    LIST_EACH (it, &master->molds)
+    LIST_EACH(it, &master->molds)
         channel_send(LIST_ENTRY(it, struct mold_handle, node)->channel, CHANNEL_REOPEN, NULL, 0, NULL, 0);
-    LIST_EACH (it, &master->workers)
+    LIST_EACH(it, &master->workers)
         channel_send(LIST_ENTRY(it, struct worker_handle, node)->channel, CHANNEL_REOPEN, NULL, 0, NULL, 0);
     log_info("Reopened the logs");
 }
@@ -122,17 +120,16 @@ static void take_signals(struct master *master)
         on_signal(master, number);
 }
 
-/* --- hearing, deadlines --------------------------------------------------------------------------------------------
- */
+/* --- hearing, deadlines --------------------------------------------------------------------------------------- */
 
 static void hear_children(struct master *master)
 {
-    LIST_EACH (it, &master->molds) {
+    LIST_EACH(it, &master->molds) {
         struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
         if (mold->readable)
             master_hear_mold(master, mold);
     }
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->readable)
             master_hear_worker(master, worker);
@@ -175,9 +172,9 @@ static void check_deadlines(struct master *master)
 {
     uint64_t now_ms = clock_ms();
     master->look_ms = 0;
-    LIST_EACH (it, &master->molds)
+    LIST_EACH(it, &master->molds)
         check_mold(master, LIST_ENTRY(it, struct mold_handle, node), now_ms);
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->state == WORKER_HANDLE_SPAWNING)
             check_spawning(master, worker, now_ms);
@@ -185,15 +182,14 @@ static void check_deadlines(struct master *master)
     }
 }
 
-/* --- waiting -------------------------------------------------------------------------------------------------------
- */
+/* --- waiting -------------------------------------------------------------------------------------------------- */
 
 /* The children's channels, in the order of the lists, from `polled` on: before the poll they are put in, after it they
  * are told. Returns how many there are. */
 static size_t poll_children(struct master *master, struct pollfd *polled, bool told)
 {
     size_t count = 0;
-    LIST_EACH (it, &master->molds) {
+    LIST_EACH(it, &master->molds) {
         struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
         if (told)
             mold->readable = polled[count].revents != 0;
@@ -201,7 +197,7 @@ static size_t poll_children(struct master *master, struct pollfd *polled, bool t
             polled[count] = (struct pollfd){ .fd = mold->channel, .events = POLLIN };
         count++;
     }
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (told)
             worker->readable = polled[count].revents != 0;
@@ -215,9 +211,9 @@ static size_t poll_children(struct master *master, struct pollfd *polled, bool t
 static size_t count_children(const struct master *master)
 {
     size_t count = 0;
-    LIST_EACH (it, &master->molds)
+    LIST_EACH(it, &master->molds)
         count++;
-    LIST_EACH (it, &master->workers)
+    LIST_EACH(it, &master->workers)
         count++;
     return count;
 }
@@ -241,8 +237,7 @@ static void wait_for_news(struct master *master)
     free(polled);
 }
 
-/* --- the turn, and what is around it --------------------------------------------------------------------------------
- */
+/* --- the turn, and what is around it --------------------------------------------------------------------------- */
 
 static void master_turn(struct master *master)
 {

@@ -40,8 +40,8 @@ struct master {
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
-    int scale;         /* TTIN and TTOU: added to the settings' workers */
-    bool reload_again; /* a HUP came while a generation was coming */
+    int scale;                  /* TTIN and TTOU: added to the settings' workers */
+    bool reload_again;          /* a HUP came while a generation was coming */
 
     struct list molds, workers; /* all living ones, of any generation; workers oldest first */
     bool slot_used[SCOREBOARD_SLOTS];

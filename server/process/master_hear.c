@@ -35,8 +35,7 @@ static void log_errors(struct buf *errors)
     buf_done(errors);
 }
 
-/* --- a mold --------------------------------------------------------------------------------------------------------
- */
+/* --- a mold --------------------------------------------------------------------------------------------------- */
 
 static void on_mold_hello(struct master *master, struct mold_handle *mold, const struct channel_message *message)
 {
@@ -125,7 +124,7 @@ static void on_mold_loaded(struct mold_handle *mold)
 
 static struct worker_handle *spawning_worker(const struct master *master, uint32_t slot)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->slot_index == slot && worker->state == WORKER_HANDLE_SPAWNING)
             return worker;
@@ -189,8 +188,7 @@ void master_hear_mold(struct master *master, struct mold_handle *mold)
         mold_handle_close_channel(mold);
 }
 
-/* --- a worker ------------------------------------------------------------------------------------------------------
- */
+/* --- a worker ------------------------------------------------------------------------------------------------- */
 
 static void on_worker_hello(struct master *master, struct worker_handle *worker, const struct channel_message *message)
 {

@@ -36,12 +36,11 @@ static bool died_well(const siginfo_t *death)
     return death->si_code == CLD_EXITED && death->si_status == 0;
 }
 
-/* --- workers -------------------------------------------------------------------------------------------------------
- */
+/* --- workers -------------------------------------------------------------------------------------------------- */
 
 static struct worker_handle *find_worker(const struct master *master, pid_t pid)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->pid == pid)
             return worker;
@@ -93,12 +92,11 @@ static void on_worker_death(struct master *master, struct worker_handle *worker,
     master_drop_worker(master, worker);
 }
 
-/* --- molds ---------------------------------------------------------------------------------------------------------
- */
+/* --- molds ---------------------------------------------------------------------------------------------------- */
 
 static struct mold_handle *find_mold(const struct master *master, pid_t pid)
 {
-    LIST_EACH (it, &master->molds) {
+    LIST_EACH(it, &master->molds) {
         struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
         if (mold->pid == pid)
             return mold;
@@ -109,7 +107,7 @@ static struct mold_handle *find_mold(const struct master *master, pid_t pid)
 /* What was asked of it is answered by nobody; a worker that it has forked nevertheless gets a kill at its hello. */
 static void abandon_spawning(struct master *master, uint32_t generation)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->generation != generation || worker->state != WORKER_HANDLE_SPAWNING)
             continue;
@@ -146,12 +144,11 @@ static void on_mold_death(struct master *master, struct mold_handle *mold, const
     mold_handle_free(mold);
 }
 
-/* --- entry point ---------------------------------------------------------------------------------------------------
- */
+/* --- entry point ---------------------------------------------------------------------------------------------- */
 
 static void hear_unborn(struct master *master)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->state == WORKER_HANDLE_SPAWNING)
             master_hear_worker(master, worker);

@@ -27,7 +27,7 @@ struct census {
 static struct census count_workers(const struct master *master, const struct generation *generation)
 {
     struct census census = { 0 };
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->generation != generation->number || !worker_handle_serves(worker))
             continue;
@@ -51,8 +51,7 @@ struct generation *master_generation(const struct master *master, uint32_t numbe
     return master->coming && master->coming->number == number ? master->coming : NULL;
 }
 
-/* --- spawning ------------------------------------------------------------------------------------------------------
- */
+/* --- spawning ------------------------------------------------------------------------------------------------- */
 
 void master_strike(struct master *master, struct generation *generation, uint64_t started_ms)
 {
@@ -150,8 +149,7 @@ static void spawn_missing(struct master *master, struct generation *generation, 
                 return;
 }
 
-/* --- retiring ------------------------------------------------------------------------------------------------------
- */
+/* --- retiring ------------------------------------------------------------------------------------------------- */
 
 static void retire(struct master *master, struct worker_handle *worker)
 {
@@ -162,7 +160,7 @@ static void retire(struct master *master, struct worker_handle *worker)
 /* The oldest go first. */
 static void retire_surplus(struct master *master, const struct generation *generation, int surplus)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (surplus <= 0)
             return;
@@ -176,7 +174,7 @@ static void retire_surplus(struct master *master, const struct generation *gener
 /* Those that asked for it, once the others suffice. */
 static void retire_leaving(struct master *master, const struct generation *generation)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->generation == generation->number && worker->leaving && worker->state == WORKER_HANDLE_READY)
             retire(master, worker);
@@ -185,13 +183,13 @@ static void retire_leaving(struct master *master, const struct generation *gener
 
 static void retire_outdated(struct master *master)
 {
-    LIST_EACH (it, &master->workers) {
+    LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->state <= WORKER_HANDLE_READY && !worker->abandoned &&
             !master_generation(master, worker->generation))
             retire(master, worker);
     }
-    LIST_EACH (it, &master->molds) {
+    LIST_EACH(it, &master->molds) {
         struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
         if (mold->state != MOLD_STOPPING && !master_generation(master, mold->generation)) {
             mold_handle_stop(mold);
@@ -200,8 +198,7 @@ static void retire_outdated(struct master *master)
     }
 }
 
-/* --- generations ---------------------------------------------------------------------------------------------------
- */
+/* --- generations ---------------------------------------------------------------------------------------------- */
 
 void master_reload(struct master *master)
 {

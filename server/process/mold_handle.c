@@ -18,8 +18,7 @@
  * fork would lose; freed pages go back within a second or so of further use. */
 #define MALLOC_CONF "narenas:1,background_thread:false,dirty_decay_ms:1000,muzzy_decay_ms:0"
 
-/* --- in the child, between fork and exec ---------------------------------------------------------------------------
- */
+/* --- in the child, between fork and exec ---------------------------------------------------------------------- */
 
 /* Puts `ours` before the user's value and keeps that where the mold finds it. */
 static void override(const char *name, const char *saved_name, const char *ours, char separator)
@@ -54,8 +53,7 @@ static _Noreturn void become_mold(const struct mold_start *start, int channel)
     _exit(127);
 }
 
-/* --- entry points --------------------------------------------------------------------------------------------------
- */
+/* --- entry points --------------------------------------------------------------------------------------------- */
 
 static struct mold_handle *mold_record(const struct mold_start *start, pid_t pid, int channel)
 {

@@ -24,9 +24,9 @@ struct mold_handle {
     struct list node; /* in master->molds */
     enum mold_state state;
     pid_t pid;
-    int channel; /* -1 after EOF */
+    int channel;             /* -1 after EOF */
     uint32_t generation;
-    uint64_t due_ms; /* loading must be done, or the process gone, by then; 0: no limit */
+    uint64_t due_ms;         /* loading must be done, or the process gone, by then; 0: no limit */
     uint64_t began_ms;
     char python[32];         /* from its HELLO: "3.11.7" */
     bool said_hello, failed; /* failed: it said so, or was killed by us; what comes after says nothing new */
@@ -34,9 +34,9 @@ struct mold_handle {
 };
 
 struct mold_start {
-    const char *python;     /* path of the interpreter */
-    const char *jemalloc;   /* to be preloaded, or NULL */
-    int scoreboard, folder; /* descriptors: the memfd, the working directory */
+    const char *python;      /* path of the interpreter */
+    const char *jemalloc;    /* to be preloaded, or NULL */
+    int scoreboard, folder;  /* descriptors: the memfd, the working directory */
     uint32_t generation;
     int64_t boot_timeout_ms; /* 0: no limit */
 };

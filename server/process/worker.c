@@ -105,8 +105,7 @@ static void signals_for_boot(void)
     sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* --- children that the application forks: they must not hold what the worker serves ---------------------------------
- */
+/* --- children that the application forks: they must not hold what the worker serves ---------------------------- */
 
 static struct worker *forking_worker; /* NULL: none */
 
@@ -127,8 +126,7 @@ static void register_fork_handler(void)
     pthread_atfork(NULL, NULL, close_in_child);
 }
 
-/* --- leaving -------------------------------------------------------------------------------------------------------
- */
+/* --- leaving -------------------------------------------------------------------------------------------------- */
 
 static void worker_left(struct worker *worker)
 {
@@ -200,8 +198,7 @@ static void worker_stop(struct worker *worker, bool graceful, bool last)
         worker_abort(worker);
 }
 
-/* --- what comes in -------------------------------------------------------------------------------------------------
- */
+/* --- what comes in -------------------------------------------------------------------------------------------- */
 
 static void on_listener(struct listener *listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
 {
@@ -260,8 +257,7 @@ static void on_channel(struct watch *watch)
     worker_stop(worker, true, true);
 }
 
-/* --- entry points --------------------------------------------------------------------------------------------------
- */
+/* --- entry points --------------------------------------------------------------------------------------------- */
 
 int worker_hello(const struct inherit *inherit)
 {

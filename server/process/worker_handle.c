@@ -116,8 +116,7 @@ void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last)
     worker->due_ms = clock_ms() + (graceful ? (uint64_t)worker->graceful_timeout_ms + EXIT_GRACE_MS : FAST_STOP_MS);
 }
 
-/* --- time limits ----------------------------------------------------------------------------------------------------
- */
+/* --- time limits ----------------------------------------------------------------------------------------------- */
 
 /* While a worker waits for something to do there is nothing to see, and no turn that began since can be overdue before
  * `now + limit`: the next look is due then, and finds such a turn exactly when it is. */

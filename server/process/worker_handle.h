@@ -27,10 +27,10 @@ enum worker_handle_state {
 };
 
 struct worker_handle {
-    struct list node; /* in master->workers, oldest first */
+    struct list node;                                              /* in master->workers, oldest first */
     enum worker_handle_state state;
-    pid_t pid;   /* 0 while SPAWNING */
-    int channel; /* -1 after EOF */
+    pid_t pid;                                                     /* 0 while SPAWNING */
+    int channel;                                                   /* -1 after EOF */
     struct slot *slot;
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
