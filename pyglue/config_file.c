@@ -14,8 +14,7 @@ static const char *utf8_or(PyObject *text, const char *otherwise)
     return utf8 != NULL ? utf8 : otherwise;
 }
 
-/* ---- the table, as licorne/config_file.py sees it -----------------------------------------------------------------
- */
+/* ---- the table, as licorne/config_file.py sees it ------------------------------------------------------------- */
 
 static PyObject *py_settings_known(PyObject *self, PyObject *name)
 {
@@ -26,8 +25,7 @@ static PyObject *py_settings_known(PyObject *self, PyObject *name)
 
 static PyMethodDef known_function = { "settings_known", py_settings_known, METH_O, "Is this the name of a setting?" };
 
-/* ---- what the file said -------------------------------------------------------------------------------------------
- */
+/* ---- what the file said --------------------------------------------------------------------------------------- */
 
 /* One setting: (name, values, place). */
 static void apply_setting(struct settings *settings, PyObject *setting, struct buf *errors)
@@ -158,8 +156,7 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
     return ok;
 }
 
-/* ---- running it ---------------------------------------------------------------------------------------------------
- */
+/* ---- running it ----------------------------------------------------------------------------------------------- */
 
 static PyObject *run(PyObject *module, const char *config)
 {

@@ -48,8 +48,7 @@ struct mold {
     struct channel_message *message;
 };
 
-/* ---- how it ends --------------------------------------------------------------------------------------------------
- */
+/* ---- how it ends ---------------------------------------------------------------------------------------------- */
 
 static void tell_failure(const struct mold *m, int exit_code, uint32_t slot, const char *message)
 {
@@ -82,8 +81,7 @@ _Noreturn static void end(void)
     pyexit(0, END_MS);
 }
 
-/* ---- signals ------------------------------------------------------------------------------------------------------
- */
+/* ---- signals -------------------------------------------------------------------------------------------------- */
 
 static void on_nothing(int number)
 {
@@ -107,15 +105,34 @@ static void die_with_master(bool on)
     prctl(PR_SET_PDEATHSIG, on ? SIGKILL : 0, 0, 0, 0);
 }
 
-/* ---- the conversation's first half: settings ----------------------------------------------------------------------
- */
+/* ---- the conversation's first half: settings ------------------------------------------------------------------ */
+
+/* The channel is at its end, which is how the master's end shows; or a message was cut off (no free descriptors). */
+_Noreturn static void end_of_channel(const struct mold *m)
+{
+    if (errno == EPIPE || errno == ECONNRESET)
+        end();
+    fail(m, EXIT_BOOT, "The listening sockets cannot be handed to a worker: %s%s", strerror(errno),
+         errno == EMFILE ? ". Importing the application has opened too many: raise `ulimit -n`" : "");
+}
+
+static void wait_for_message(struct mold *m)
+{
+    PyThreadState *thread = PyEval_SaveThread();
+    int got = channel_wait(m->channel, m->message, -1);
+    int error = errno; /* taking the GIL back may change it */
+    PyEval_RestoreThread(thread);
+    errno = error;
+    if (got <= 0)
+        end_of_channel(m);
+}
 
 /* Waits for one message of this type; a STOP or the master's end ends the mold. */
 static void expect(struct mold *m, enum channel_type type)
 {
-    int got;
-    Py_BEGIN_ALLOW_THREADS got = channel_wait(m->channel, m->message, -1);
-    Py_END_ALLOW_THREADS if (got <= 0 || m->message->type == CHANNEL_STOP) end();
+    wait_for_message(m);
+    if (m->message->type == CHANNEL_STOP)
+        end();
     if (m->message->type != type)
         fail(m, EXIT_CONFIG, "The master sent message %d where %d was due: master and package differ in version",
              (int)m->message->type, (int)type);
@@ -180,8 +197,7 @@ static void answer_settings(struct mold *m)
     settings_done(&given);
 }
 
-/* ---- the interpreter's surroundings -------------------------------------------------------------------------------
- */
+/* ---- the interpreter's surroundings --------------------------------------------------------------------------- */
 
 /* sys.path.insert(0, folder), out of its old place if it was there. */
 static void put_first(const char *folder)
@@ -282,8 +298,7 @@ static void set_program_name(void)
     set_environment("SERVER_SOFTWARE", "licorne/" LICORNE_VERSION);
 }
 
-/* ---- preloading ---------------------------------------------------------------------------------------------------
- */
+/* ---- preloading ----------------------------------------------------------------------------------------------- */
 
 static bool call_gc(const char *function, bool *truth)
 {
@@ -398,8 +413,7 @@ static void say_loaded(const struct mold *m)
         end();
 }
 
-/* ---- forking ------------------------------------------------------------------------------------------------------
- */
+/* ---- forking -------------------------------------------------------------------------------------------------- */
 
 static struct inherit *inherit_new(struct mold *m)
 {
@@ -498,9 +512,7 @@ static void obey(struct mold *m)
 _Noreturn static void obey_forever(struct mold *m)
 {
     for (;;) {
-        int got;
-        Py_BEGIN_ALLOW_THREADS got = channel_wait(m->channel, m->message, -1);
-        Py_END_ALLOW_THREADS if (got < 0) end();
+        wait_for_message(m);
         obey(m);
         channel_close_fds(m->message);
         if (PyErr_CheckSignals() < 0)
@@ -508,8 +520,7 @@ _Noreturn static void obey_forever(struct mold *m)
     }
 }
 
-/* ---- entry point --------------------------------------------------------------------------------------------------
- */
+/* ---- entry point ---------------------------------------------------------------------------------------------- */
 
 static void mold_init(struct mold *m, int channel, int scoreboard_fd)
 {

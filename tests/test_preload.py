@@ -170,6 +170,28 @@ def test_the_mold_survives_what_is_sent_to_the_whole_group(tmp_path):
         assert second["pid"] != first["pid"]
 
 
+WSGI = """
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [b"{}"]
+"""
+
+
+@pytest.mark.parametrize("args", [[], ["--threads", "4"]], ids=["inline", "threads"])
+@pytest.mark.parametrize("text", [WEB, WSGI], ids=["ASGI", "WSGI"])
+def test_workers_with_idle_connections_end_by_themselves(tmp_path, text, args):
+    write(tmp_path, text)
+    with Server("web:app", "--preload", "--workers", "2", *args, cwd=tmp_path) as server:
+        clients = [server.connect() for _ in range(8)]
+        for client in clients:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert client.recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        assert server.stop() == 0
+        assert "killed" not in server.log
+        for client in clients:
+            client.close()
+
+
 def test_handlers_and_threads_of_the_application_end_the_worker(tmp_path):
     more = """
         import atexit
@@ -253,3 +275,23 @@ def test_a_failed_preload_leaves_nothing_behind(tmp_path):
         assert server.wait_exit() == 4
         assert "ZeroDivisionError" in server.log
         assert "Booting worker" not in server.log
+
+
+def test_an_application_that_takes_all_descriptors_is_told_so(tmp_path):
+    text = """
+        import os, resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        try:
+            while True:
+                last = os.open("/dev/null", os.O_RDONLY)
+        except OSError:
+            os.close(last)
+
+        async def app(scope, receive, send):
+            pass
+    """
+    write(tmp_path, text)
+    with Server("web:app", "--preload", cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == 3
+        assert "Importing the application has opened too many: raise `ulimit -n`" in server.log
