@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+
 from support.raw_client import RawClient
 from support.server import Server
 from support.wsgi_probe import APPS, Probe, probe_server

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+
 from support.raw_client import RawClient
 from support.server import wait_until
 from support.wsgi_probe import Probe, probe_server

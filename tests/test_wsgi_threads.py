@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from support.raw_client import RawClient
 from support.server import wait_until
 from support.wsgi_probe import Probe, probe_server

@@ -56,7 +56,9 @@ def environ(environ, start_response):
     facts = {key: value for key, value in environ.items() if isinstance(value, (str, bool, tuple))}
     facts["type"] = type(environ) is dict
     facts["bad_strings"] = [
-        key for key, value in environ.items() if type(key) is not str or (isinstance(value, str) and type(value) is not str)
+        key
+        for key, value in environ.items()
+        if type(key) is not str or (isinstance(value, str) and type(value) is not str)
     ]
     facts["errors"] = [hasattr(environ["wsgi.errors"], name) for name in ("write", "writelines", "flush")]
     facts["others"] = sorted(key for key in environ if key not in facts)
@@ -407,7 +409,7 @@ def file(environ, start_response):
         return [b"".join(wrapper)]
     if query(environ, "as") == "begun":
         next(wrapper)
-    files.append(opened)
+    files[:] = [opened]
     return wrapper
 
 
@@ -416,7 +418,7 @@ files = []
 
 def file_closed(environ, start_response):
     start_response("200 OK", TEXT)
-    return [str(files.pop().closed).encode()]
+    return [str(files[-1].closed).encode()]
 
 
 class Reporting:

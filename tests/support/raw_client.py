@@ -1,4 +1,4 @@
-"""An HTTP/1.1 client that hides nothing: what is sent is given as bytes, and what comes back can be read piece by piece."""
+"""An HTTP/1.1 client that hides nothing: sends bytes as they are given, and reads what comes back piece by piece."""
 
 from __future__ import annotations
 
