@@ -104,6 +104,13 @@ static void refuse(struct conn *c, int status, enum close_reason reason)
     request_unref(r);
 }
 
+/* A client that does not read would not see the end either: a reset frees what the kernel holds for it. */
+static void cut_off(struct conn *c)
+{
+    io_abort(&c->io);
+    conn_close(c, CLOSE_WRITE_TIMEOUT);
+}
+
 static bool has_timed_out(struct conn *c, uint64_t last_ms, int64_t limit_ms)
 {
     uint64_t now = loop_now_ms(c->server->loop);
@@ -197,7 +204,7 @@ static void idle_timeout(struct conn *c)
     else if (settings_of(c)->write_timeout_ms == 0)
         coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)settings_of(c)->keepalive_ms);
     else if (writing_timed_out(c))
-        conn_close(c, CLOSE_WRITE_TIMEOUT);
+        cut_off(c);
 }
 
 /* --- BODY and SERVING: a body comes, the application works ----------------------------------------------------------------- */
@@ -315,7 +322,7 @@ static void serving_timeout(struct conn *c)
     }
     uint64_t due_ms = c->timer.due_ms;
     if (writing_timed_out(c)) {
-        conn_close(c, CLOSE_WRITE_TIMEOUT);
+        cut_off(c);
         return;
     }
     if (due_ms > 0 && due_ms < c->timer.due_ms)
@@ -359,7 +366,7 @@ static void leave_eof(struct conn *c)
 static void flush_timeout(struct conn *c)
 {
     if (writing_timed_out(c))
-        conn_close(c, CLOSE_WRITE_TIMEOUT);
+        cut_off(c);
 }
 
 static void linger_timeout(struct conn *c)
@@ -542,7 +549,7 @@ int conn_wait_writable(struct conn *c)
     while (r->conn && c->io.queued_bytes > IO_LOW_WATER) {
         int progress = conn_wait(c, POLLOUT, timeout_of(settings_of(c)->write_timeout_ms));
         if (progress == 0)
-            conn_close(c, CLOSE_WRITE_TIMEOUT);
+            cut_off(c);
         if (progress <= 0)
             return progress;
     }
