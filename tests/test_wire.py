@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from support.server import Server
 
+pytestmark = pytest.mark.sanitized
+
 TESTS = Path(__file__).parent
 CHOICES = {"header_map": ["drop", "refuse", "dangerous"]}
 ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})|\\(.)|⏎|\{([^}]*?)\*(\d+)\}", re.DOTALL)
