@@ -1,5 +1,5 @@
-"""The wire corpus (tests/wire) against the built server, over TCP, with an ASGI and a WSGI application. The same data runs in
-memory, at every split, in tests/unit/test_wire.c; here a sample of splits shows that the whole path agrees."""
+"""The wire corpus (tests/wire) against the built server, over TCP, with an ASGI and a WSGI application. The same data
+runs in memory, at every split, in tests/unit/test_wire.c; here a sample of splits shows that the whole path agrees."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+
 from support.server import Server
 
 pytestmark = pytest.mark.sanitized
@@ -90,9 +91,7 @@ def without_authority(line: str) -> str:
 
 def environment(settings: str) -> dict[str, str]:
     pairs = [pair.split("=") for pair in settings.split()]
-    return {
-        f"LICORNE_{name.upper()}": CHOICES[name][int(value)] if name in CHOICES else value for name, value in pairs
-    }
+    return {f"LICORNE_{name.upper()}": CHOICES[name][int(value)] if name in CHOICES else value for name, value in pairs}
 
 
 class Servers:

@@ -294,11 +294,13 @@ static void put_pid(struct line *line, struct str name)
 }
 
 static put_atom *const atoms[128] = {
-    ['h'] = put_host,    ['l'] = put_dash,        ['u'] = put_user,         ['t'] = put_time,
-    ['r'] = put_request_line, ['m'] = put_method, ['U'] = put_path,         ['q'] = put_query,
-    ['H'] = put_protocol, ['s'] = put_status,     ['B'] = put_bytes,        ['b'] = put_bytes_or_dash,
-    ['f'] = put_referer, ['a'] = put_agent,       ['T'] = put_seconds,      ['M'] = put_milliseconds,
-    ['D'] = put_microseconds, ['L'] = put_decimal_seconds, ['p'] = put_pid,
+    ['h'] = put_host,         ['l'] = put_dash,         ['u'] = put_user,
+    ['t'] = put_time,         ['r'] = put_request_line, ['m'] = put_method,
+    ['U'] = put_path,         ['q'] = put_query,        ['H'] = put_protocol,
+    ['s'] = put_status,       ['B'] = put_bytes,        ['b'] = put_bytes_or_dash,
+    ['f'] = put_referer,      ['a'] = put_agent,        ['T'] = put_seconds,
+    ['M'] = put_milliseconds, ['D'] = put_microseconds, ['L'] = put_decimal_seconds,
+    ['p'] = put_pid,
 };
 
 /* --- the format --------------------------------------------------------------------------------------------------------------- */

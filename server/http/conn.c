@@ -57,7 +57,8 @@ static void log_close(struct conn *c, enum close_reason reason)
     if (!log_enabled(LOG_LEVEL_DEBUG) || !reason_is_error[reason])
         return;
     const struct endpoint *peer = conn_peer(c);
-    log_debug("Connection from %.*s:%d closed: %s", (int)peer->host.len, peer->host.p, peer->port, reason_texts[reason]);
+    log_debug("Connection from %.*s:%d closed: %s", (int)peer->host.len, peer->host.p, peer->port,
+              reason_texts[reason]);
 }
 
 void conn_close(struct conn *c, enum close_reason reason)
@@ -579,7 +580,7 @@ static size_t on_data(struct io *io, const char *data, size_t len)
     if (c->state == CONN_BODY)
         request_pin(c->request); /* its head must outlive `data` */
     if (done < len && c->turn_requests > 0 && c->state != CONN_CLOSED)
-        io_pause(io); /* else it comes again at the end of the turn */
+        io_pause(io);            /* else it comes again at the end of the turn */
     return done;
 }
 

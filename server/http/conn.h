@@ -21,8 +21,8 @@
 #include "server/http/server_state.h"
 #include "server/net/io.h"
 
-#define CONN_PIPELINE_PER_TURN 32           /* requests of one connection in one turn: others want theirs */
-#define CONN_DISCARD_BYTES (64 * 1024)      /* of an unread body that are read to keep the connection */
+#define CONN_PIPELINE_PER_TURN 32      /* requests of one connection in one turn: others want theirs */
+#define CONN_DISCARD_BYTES (64 * 1024) /* of an unread body that are read to keep the connection */
 
 enum conn_state {
     CONN_HEAD,    /* a request head is awaited (new connection) or has begun */
@@ -43,15 +43,15 @@ struct conn {
     struct request *request; /* being received or served; one reference */
     struct coarse_timer timer;
     enum conn_state state;
-    enum close_reason reason;/* once it is in FLUSH */
-    uint64_t since_ms;       /* when the state was entered, or the client had its last chance to make progress */
+    enum close_reason reason; /* once it is in FLUSH */
+    uint64_t since_ms;        /* when the state was entered, or the client had its last chance to make progress */
     uint64_t discarded;
-    int turn_requests;       /* how many this turn may still take */
-    bool in_wait;            /* the application waits inside request_wait_*: it is not called back */
-    bool reset_after;        /* FLUSH ends in a reset: what was sent must not look complete */
+    int turn_requests;        /* how many this turn may still take */
+    bool in_wait;             /* the application waits inside request_wait_*: it is not called back */
+    bool reset_after;         /* FLUSH ends in a reset: what was sent must not look complete */
     const struct endpoint *local;
     struct endpoint peer;
-    bool peer_known;         /* `peer` was made from peer_address */
+    bool peer_known;                  /* `peer` was made from peer_address */
     struct sockaddr_in6 peer_address; /* or sockaddr_in, or AF_UNIX alone */
     char peer_text[INET6_ADDRSTRLEN];
     void *cache;

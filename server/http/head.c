@@ -216,11 +216,13 @@ static bool unfold(struct field *field)
 {
     char *p = (char *)field->value.p;
     for (size_t i = 0; i < field->value.len; i++) {
-        bool fold = i + 2 < field->value.len && p[i] == '\r' && p[i + 1] == '\n' && (p[i + 2] == ' ' || p[i + 2] == '\t');
+        bool fold =
+            i + 2 < field->value.len && p[i] == '\r' && p[i + 1] == '\n' && (p[i + 2] == ' ' || p[i + 2] == '\t');
         if (fold)
             p[i] = p[i + 1] = ' ';
     }
-    return field->name.p[field->name.len] == ':' && str_is(field->name, CHAR_TOKEN) && headers_value_valid(field->value);
+    return field->name.p[field->name.len] == ':' && str_is(field->name, CHAR_TOKEN) &&
+           headers_value_valid(field->value);
 }
 
 /* Lowers and trims; drops names with an underscore as header_map says. */

@@ -5,21 +5,21 @@
 #define IS_ALPHA(c) (IS_UPPER(c) || ((c) >= 'a' && (c) <= 'z'))
 #define IS_DIGIT(c) ((c) >= '0' && (c) <= '9')
 #define IS_HEX(c) (IS_DIGIT(c) || ((c) >= 'A' && (c) <= 'F') || ((c) >= 'a' && (c) <= 'f'))
-#define IS_TCHAR_MARK(c)                                                                                     \
-    ((c) == '!' || (c) == '#' || (c) == '$' || (c) == '%' || (c) == '&' || (c) == '\'' || (c) == '*' ||      \
-     (c) == '+' || (c) == '-' || (c) == '.' || (c) == '^' || (c) == '_' || (c) == '`' || (c) == '|' || (c) == '~')
-#define IS_SUB_DELIM(c)                                                                                      \
-    ((c) == '!' || (c) == '$' || (c) == '&' || (c) == '\'' || (c) == '(' || (c) == ')' || (c) == '*' ||      \
-     (c) == '+' || (c) == ',' || (c) == ';' || (c) == '=')
+#define IS_TCHAR_MARK(c)                                                                                               \
+    ((c) == '!' || (c) == '#' || (c) == '$' || (c) == '%' || (c) == '&' || (c) == '\'' || (c) == '*' || (c) == '+' ||  \
+     (c) == '-' || (c) == '.' || (c) == '^' || (c) == '_' || (c) == '`' || (c) == '|' || (c) == '~')
+#define IS_SUB_DELIM(c)                                                                                                \
+    ((c) == '!' || (c) == '$' || (c) == '&' || (c) == '\'' || (c) == '(' || (c) == ')' || (c) == '*' || (c) == '+' ||  \
+     (c) == ',' || (c) == ';' || (c) == '=')
 #define IS_UNRESERVED(c) (IS_ALPHA(c) || IS_DIGIT(c) || (c) == '-' || (c) == '.' || (c) == '_' || (c) == '~')
 
-#define CLASSES(c)                                                                                           \
-    ((IS_ALPHA(c) || IS_DIGIT(c) || IS_TCHAR_MARK(c) ? CHAR_TOKEN : 0) |                                     \
-     ((c) == 9 || ((c) >= 32 && (c) != 127) ? CHAR_VALUE : 0) |                                              \
-     ((c) > 32 && (c) < 127 && (c) != '#' ? CHAR_TARGET : 0) |                                               \
-     (IS_UPPER(c) || IS_DIGIT(c) || (c) == '-' || (c) == '_' ? CHAR_METHOD : 0) |                            \
-     (IS_UNRESERVED(c) || IS_SUB_DELIM(c) || (c) == '%' ? CHAR_HOST : 0) |                                   \
-     (IS_DIGIT(c) ? CHAR_DIGIT : 0) | (IS_HEX(c) ? CHAR_HEX : 0))
+#define CLASSES(c)                                                                                                     \
+    ((IS_ALPHA(c) || IS_DIGIT(c) || IS_TCHAR_MARK(c) ? CHAR_TOKEN : 0) |                                               \
+     ((c) == 9 || ((c) >= 32 && (c) != 127) ? CHAR_VALUE : 0) |                                                        \
+     ((c) > 32 && (c) < 127 && (c) != '#' ? CHAR_TARGET : 0) |                                                         \
+     (IS_UPPER(c) || IS_DIGIT(c) || (c) == '-' || (c) == '_' ? CHAR_METHOD : 0) |                                      \
+     (IS_UNRESERVED(c) || IS_SUB_DELIM(c) || (c) == '%' ? CHAR_HOST : 0) | (IS_DIGIT(c) ? CHAR_DIGIT : 0) |            \
+     (IS_HEX(c) ? CHAR_HEX : 0))
 
 #define ROW4(c) CLASSES(c), CLASSES((c) + 1), CLASSES((c) + 2), CLASSES((c) + 3)
 #define ROW16(c) ROW4(c), ROW4((c) + 4), ROW4((c) + 8), ROW4((c) + 12)

@@ -9,11 +9,11 @@
 #include "server/base/str.h"
 
 enum {
-    CHAR_TOKEN = 1,   /* tchar: field names, methods */
-    CHAR_VALUE = 2,   /* HTAB, SP, VCHAR, obs-text: field values, reason phrases */
-    CHAR_TARGET = 4,  /* what may stand in a request target: VCHAR but '#' */
-    CHAR_METHOD = 8,  /* a conventional method: A-Z 0-9 - _ */
-    CHAR_HOST = 16,   /* reg-name, a percent sign included */
+    CHAR_TOKEN = 1,  /* tchar: field names, methods */
+    CHAR_VALUE = 2,  /* HTAB, SP, VCHAR, obs-text: field values, reason phrases */
+    CHAR_TARGET = 4, /* what may stand in a request target: VCHAR but '#' */
+    CHAR_METHOD = 8, /* a conventional method: A-Z 0-9 - _ */
+    CHAR_HOST = 16,  /* reg-name, a percent sign included */
     CHAR_DIGIT = 32,
     CHAR_HEX = 64,
 };

@@ -16,10 +16,10 @@
 
 #include "server/base/str.h"
 
-#define HTTP1_EMPTY_LINES 2                  /* ignored before a request line */
-#define HTTP1_CHUNK_EXTENSION_BYTES 16384    /* of one body, in all */
-#define HTTP1_CHUNK_LINE_BYTES 32            /* framing a chunk may cost besides: size, leading zeros, line ends */
-#define HTTP1_PARSER_BYTES 128               /* room for llhttp's state */
+#define HTTP1_EMPTY_LINES 2               /* ignored before a request line */
+#define HTTP1_CHUNK_EXTENSION_BYTES 16384 /* of one body, in all */
+#define HTTP1_CHUNK_LINE_BYTES 32         /* framing a chunk may cost besides: size, leading zeros, line ends */
+#define HTTP1_PARSER_BYTES 128            /* room for llhttp's state */
 
 struct request;
 struct settings;
@@ -33,18 +33,18 @@ struct http1 {
     const char *reason;      /* after HTTP1_ERROR: static text for the log */
 
     /* The head. */
-    uint8_t phase;           /* enum phase in http1.c */
-    bool in_field;           /* between a field's name and the end of its value */
-    bool crlf_half;          /* a CR has come, its LF not yet */
+    uint8_t phase;                             /* enum phase in http1.c */
+    bool in_field;                             /* between a field's name and the end of its value */
+    bool crlf_half;                            /* a CR has come, its LF not yet */
     uint8_t empty_lines, version_len;
-    char version[3];         /* "1.1" of "HTTP/1.1" */
+    char version[3];                           /* "1.1" of "HTTP/1.1" */
     size_t line_start, method_end, target_end; /* offsets in the head */
-    const char *data;        /* the bytes being parsed; data[0] is at offset request->core.head_len */
+    const char *data;                          /* the bytes being parsed; data[0] is at offset request->core.head_len */
 
     /* The body. */
-    uint64_t body_left;      /* Content-Length: bytes still to come */
-    uint64_t body_bytes;     /* so far */
-    uint64_t framing_bytes;  /* chunked: bytes that were not body */
+    uint64_t body_left;     /* Content-Length: bytes still to come */
+    uint64_t body_bytes;    /* so far */
+    uint64_t framing_bytes; /* chunked: bytes that were not body */
     uint64_t chunks;
     uint32_t extension_bytes, token_bytes, trailer_fields, trailer_bytes;
     char *body_start, *body_end; /* chunked: decoded body of the present call */

@@ -16,11 +16,11 @@ struct access_log;
 
 /* Counters, published by the worker. */
 struct http_stats {
-    uint64_t requests;         /* responses finished or aborted */
+    uint64_t requests;        /* responses finished or aborted */
     uint64_t conns_accepted;
-    uint64_t status_class[6];  /* [1]..[5]: 1xx..5xx; [0]: aborted before a status */
-    uint32_t conns;            /* open now */
-    uint32_t in_flight;        /* requests that the application has */
+    uint64_t status_class[6]; /* [1]..[5]: 1xx..5xx; [0]: aborted before a status */
+    uint32_t conns;           /* open now */
+    uint32_t in_flight;       /* requests that the application has */
 };
 
 struct http_server;

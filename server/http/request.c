@@ -7,8 +7,8 @@
 #include "server/http/conn.h"
 #include "server/http/response.h"
 
-#define POOL_SPARES 1024           /* requests kept for the next */
-#define KEEP_BYTES 4096            /* of each buffer of a request in the pool */
+#define POOL_SPARES 1024 /* requests kept for the next */
+#define KEEP_BYTES 4096  /* of each buffer of a request in the pool */
 #define KEEP_FIELDS 64
 
 struct request_pool {

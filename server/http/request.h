@@ -70,10 +70,10 @@ struct request {
 
     /* The response. */
     enum response_state response;
-    int status;             /* 0 before request_start */
-    uint64_t body_sent;     /* body bytes, without framing */
-    bool flush_end;         /* set by the application: the end of the response leaves at once, not with the turn */
-    const char *error;      /* text for REQUEST_INVALID; lives as long as the request */
+    int status;         /* 0 before request_start */
+    uint64_t body_sent; /* body bytes, without framing */
+    bool flush_end;     /* set by the application: the end of the response leaves at once, not with the turn */
+    const char *error;  /* text for REQUEST_INVALID; lives as long as the request */
 
     struct arena arena;
     /* What the core alone uses: */
@@ -128,8 +128,8 @@ void request_consume(struct request *request, size_t n);
  * checked (RFC 9110 5.1, 5.5: token; no CR, LF, NUL or other CTL), `Transfer-Encoding` and `Connection` of the
  * application are not passed on (`Connection: close` is honoured), Content-Length must be a number, once. `Date` and
  * `Server` are added when absent and switched on. Fields are copied. OK, GONE or INVALID. */
-enum request_result request_start(struct request *request, int status, struct str reason,
-                                  const struct field *fields, size_t count);
+enum request_result request_start(struct request *request, int status, struct str reason, const struct field *fields,
+                                  size_t count);
 
 /* Who keeps the bytes of a large body alive; release(arg) is called exactly once, possibly before the return. */
 struct body_ref {

@@ -18,7 +18,8 @@
 #define CHUNK_LINE_BYTES 18  /* sixteen hexadecimal digits, CR LF */
 
 static const struct str status_lines[STATUS_CODES] = {
-#define STATUS(code, reason) [code] = { "HTTP/1.1 " #code " " reason "\r\n", sizeof("HTTP/1.1 " #code " " reason "\r\n") - 1 },
+#define STATUS(code, reason)                                                                                           \
+    [code] = { "HTTP/1.1 " #code " " reason "\r\n", sizeof("HTTP/1.1 " #code " " reason "\r\n") - 1 },
 #include "server/http/http_status.def"
 #undef STATUS
 };
@@ -319,8 +320,8 @@ static void put_after_body(struct request *r, size_t len, bool more)
 
 static enum request_result finish(struct request *r)
 {
-    bool truncated = !r->core.response_no_body && r->core.response_length >= 0 &&
-                     r->body_sent < (uint64_t)r->core.response_length;
+    bool truncated =
+        !r->core.response_no_body && r->core.response_length >= 0 && r->body_sent < (uint64_t)r->core.response_length;
     r->response = RESPONSE_DONE;
     if (r->flush_end)
         io_flush(&r->conn->io);

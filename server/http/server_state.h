@@ -20,14 +20,14 @@ struct http_server {
     struct app *app;
     struct access_log *access_log; /* NULL: none */
     struct request_pool *requests;
-    struct list conns;  /* open */
-    struct list dead;   /* closed in this turn: freed at its end */
+    struct list conns;             /* open */
+    struct list dead;              /* closed in this turn: freed at its end */
     struct list spares;
     size_t spare_count;
-    struct list gone;   /* requests whose application is to be told of the disconnect */
+    struct list gone; /* requests whose application is to be told of the disconnect */
     struct loop_task reap_task, gone_task;
     bool draining;
-    bool was_full;      /* on_room is owed */
+    bool was_full; /* on_room is owed */
     void (*on_room)(void *arg);
     void *on_room_arg;
     void (*on_empty)(void *arg);

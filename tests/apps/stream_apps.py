@@ -1,4 +1,4 @@
-"""Large bodies, both ways: /up answers with the number of bytes that came, /down/N sends N bytes, anything else is "hello"."""
+"""Large bodies, both ways: /up answers with the number of bytes that came, /down/N sends N bytes, all else "hello"."""
 
 from __future__ import annotations
 

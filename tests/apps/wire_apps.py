@@ -1,5 +1,5 @@
-"""The applications of the wire corpus, ASGI and WSGI: they read the whole body, then answer 200 with "method target body";
-on /early they answer at once. GET /seen gives what was seen since the last time, and forgets it."""
+"""The applications of the wire corpus, ASGI and WSGI: they read the whole body, then answer 200 with "method target
+body"; on /early they answer at once. GET /seen gives what was seen since the last time, and forgets it."""
 
 from __future__ import annotations
 

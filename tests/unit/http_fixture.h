@@ -31,14 +31,14 @@ struct http_fixture {
     struct settings settings;
     struct loop *loop;
     struct http_server *server;
-    int client;              /* our end of the connection */
-    struct buf got;          /* what came back */
-    bool closed;             /* the server's side is shut */
-    int requests;            /* on_request calls */
-    int complete;            /* requests whose body came to its end */
+    int client;                                  /* our end of the connection */
+    struct buf got;                              /* what came back */
+    bool closed;                                 /* the server's side is shut */
+    int requests;                                /* on_request calls */
+    int complete;                                /* requests whose body came to its end */
     int disconnects, writables;
-    struct request *kept;    /* of /later, one reference */
-    struct buf heads;        /* of each request: "method target host version body\n" */
+    struct request *kept;                        /* of /later, one reference */
+    struct buf heads;                            /* of each request: "method target host version body\n" */
     bool (*on_request)(struct request *request); /* the test's own; true: handled */
 };
 

@@ -25,10 +25,10 @@ static const char *logged(void)
     return text;
 }
 
-#define CHECK_LOGGED(expected)                                                                               \
-    do {                                                                                                     \
-        logged();                                                                                            \
-        CHECK_BYTES(text, strlen(text), expected);                                                           \
+#define CHECK_LOGGED(expected)                                                                                         \
+    do {                                                                                                               \
+        logged();                                                                                                      \
+        CHECK_BYTES(text, strlen(text), expected);                                                                     \
     } while (0)
 
 static void log_done(void)
@@ -44,7 +44,7 @@ static void atoms(void)
     fixture_say("GET /a%20b?c=d HTTP/1.1\r\nHost: x\r\nReferer: ref\r\nUser-Agent: agent\r\nx-one: 1\r\n"
                 "Authorization: Basic dXNlcjpwYXNz\r\n\r\n");
     CHECK_LOGGED("- - user \"GET /a%20b?c=d HTTP/1.1\" GET /a b c=d HTTP/1.1 200 15 15 ref agent "
-                                        "1 text/plain - - - % 0\n");
+                 "1 text/plain - - - % 0\n");
     log_done();
 }
 
@@ -55,8 +55,9 @@ static void the_time_has_gunicorns_form(void)
     int day, year, hour, minute, second, zone, pid, us, ms;
     char month[4];
     float took;
-    CHECK_INT(sscanf(logged(), "[%2d/%3s/%4d:%2d:%2d:%2d %5d] <%d> %f %d %d", &day, month, &year, &hour, &minute, &second,
-                     &zone, &pid, &took, &us, &ms), 11);
+    CHECK_INT(sscanf(logged(), "[%2d/%3s/%4d:%2d:%2d:%2d %5d] <%d> %f %d %d", &day, month, &year, &hour, &minute,
+                     &second, &zone, &pid, &took, &us, &ms),
+              11);
     CHECK_INT(pid, getpid());
     CHECK(took < 10 && us < 10000000 && ms < 10000);
     log_done();
@@ -166,6 +167,5 @@ static void a_format_that_ends_in_the_middle(void)
 
 CHECK_MAIN(TEST(atoms), TEST(the_time_has_gunicorns_form), TEST(nobody_forges_a_line),
            TEST(refused_and_abandoned_requests_are_logged), TEST(a_head_that_comes_too_slowly_is_logged),
-           TEST(lines_of_a_turn_leave_together_and_survive_reopening),
-           TEST(lines_are_not_torn_in_a_pipe), TEST(a_line_too_long_for_a_pipe_is_cut),
-           TEST(a_format_that_ends_in_the_middle))
+           TEST(lines_of_a_turn_leave_together_and_survive_reopening), TEST(lines_are_not_torn_in_a_pipe),
+           TEST(a_line_too_long_for_a_pipe_is_cut), TEST(a_format_that_ends_in_the_middle))

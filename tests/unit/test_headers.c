@@ -54,9 +54,12 @@ static void lists(void)
 
 static void authorities(void)
 {
-    static const char *const good[] = { "a", "a:80", "a:", "127.0.0.1:1", "[::1]", "[::1]:65535", "a_b.c-d", "%41b", "a:0" };
-    static const char *const bad[] = { "", ":", ":80", "a:b", "a:65536", "a:99999999999", "a@b", "a/b", "[::1", "[]", "[g]",
-                                       "a b", "%4", "%zz", "[::1]x", "a:80:90", "a?b", "a#b", "\xc3\xa4", "[::1]:x" };
+    static const char *const good[] = { "a",           "a:80",    "a:",   "127.0.0.1:1", "[::1]",
+                                        "[::1]:65535", "a_b.c-d", "%41b", "a:0" };
+    static const char *const bad[] = { "",         ":",      ":80",    "a:b",     "a:65536", "a:99999999999",
+                                       "a@b",      "a/b",    "[::1",   "[]",      "[g]",     "a b",
+                                       "%4",       "%zz",    "[::1]x", "a:80:90", "a?b",     "a#b",
+                                       "\xc3\xa4", "[::1]:x" };
     for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++)
         CHECK(headers_host_valid(str_from(good[i])));
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)

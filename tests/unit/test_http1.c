@@ -19,16 +19,35 @@ static uint32_t random_number(uint32_t below)
 static const char *const seeds[] = {
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET /b HTTP/1.1\r\nHost: a\r\n\r\n",
-    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "GET http://a:80/x?y HTTP/1.0\r\nConnection: keep-alive, x\r\nX_Y: \tz \r\n\r\nOPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\r\nhello\r\n0\r\nX: y\r\n\r\nGET / "
+    "HTTP/1.1\r\nHost: a\r\n\r\n",
+    "GET http://a:80/x?y HTTP/1.0\r\nConnection: keep-alive, x\r\nX_Y: \tz \r\n\r\nOPTIONS * HTTP/1.1\r\nHost: "
+    "a\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc\r\n",
     "GET / HTTP/1.1\r\nHost: [::1]:8\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     "POST /early HTTP/1.1\r\nHost: a\r\nX: b\r\n c\r\nContent-Length: 70000\r\n\r\nabc",
 };
 
-static const char *const pieces[] = { "\r\n", "\n", "\r", " ", "\t", ":", ",", ";", "0", "5", "chunked", "Content-Length: 5\r\n",
-                                      "Transfer-Encoding: chunked\r\n", "\xff", "%00", "HTTP/1.1", "Host: b\r\n", "_", "\"" };
+static const char *const pieces[] = { "\r\n",
+                                      "\n",
+                                      "\r",
+                                      " ",
+                                      "\t",
+                                      ":",
+                                      ",",
+                                      ";",
+                                      "0",
+                                      "5",
+                                      "chunked",
+                                      "Content-Length: 5\r\n",
+                                      "Transfer-Encoding: chunked\r\n",
+                                      "\xff",
+                                      "%00",
+                                      "HTTP/1.1",
+                                      "Host: b\r\n",
+                                      "_",
+                                      "\"" };
 
 static size_t mutate(char *bytes, size_t len, size_t room)
 {

@@ -183,7 +183,8 @@ static void nothing_invalid_gets_out(void)
     CHECK(refused(r, 200, "X\r\nY", "a"));
     CHECK(refused(r, 200, "X\xe9", "a"));
     CHECK(refused(r, 200, "X", "a\r\nX-Injected: 1"));
-    CHECK_BYTES(r->error, strlen(r->error), "a header value has a byte that is not allowed: \"a\\x0d\\x0aX-Injected: 1\"");
+    CHECK_BYTES(r->error, strlen(r->error),
+                "a header value has a byte that is not allowed: \"a\\x0d\\x0aX-Injected: 1\"");
     CHECK(refused(r, 200, "X", "a\nb"));
     CHECK(refused(r, 200, "X", "a\rb"));
     CHECK(refused(r, 200, "X", "\x7f"));
@@ -360,9 +361,9 @@ CHECK_MAIN(TEST(one_write_gets_a_content_length), TEST(several_writes_are_chunke
            TEST(the_applications_content_length_is_kept), TEST(head_has_no_body_whatever_the_application_writes),
            TEST(a_204_has_neither_body_nor_length), TEST(a_304_may_say_the_length), TEST(an_empty_response_says_so),
            TEST(an_application_may_close), TEST(date_and_server_of_the_application_stay),
-           TEST(date_and_server_can_be_switched_off), TEST(nothing_invalid_gets_out), TEST(transfer_encoding_is_the_servers),
-           TEST(writing_before_start_and_starting_twice), TEST(more_than_content_length_is_not_sent),
-           TEST(less_than_content_length_closes), TEST(less_than_content_length_from_the_start_is_a_500),
-           TEST(failing_before_anything_was_sent_is_a_500), TEST(failing_in_a_chunked_body_leaves_it_open),
-           TEST(references_are_released_exactly_once), TEST(references_are_released_when_the_client_has_left),
-           TEST(files_are_sent))
+           TEST(date_and_server_can_be_switched_off), TEST(nothing_invalid_gets_out),
+           TEST(transfer_encoding_is_the_servers), TEST(writing_before_start_and_starting_twice),
+           TEST(more_than_content_length_is_not_sent), TEST(less_than_content_length_closes),
+           TEST(less_than_content_length_from_the_start_is_a_500), TEST(failing_before_anything_was_sent_is_a_500),
+           TEST(failing_in_a_chunked_body_leaves_it_open), TEST(references_are_released_exactly_once),
+           TEST(references_are_released_when_the_client_has_left), TEST(files_are_sent))

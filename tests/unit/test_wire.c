@@ -6,7 +6,7 @@
 #include <stdio.h>
 
 #define MAX_LINES 16
-#define SMALL 3000      /* up to here a case is sent byte by byte and split everywhere; larger ones are sampled */
+#define SMALL 3000 /* up to here a case is sent byte by byte and split everywhere; larger ones are sampled */
 #define SAMPLES 60
 
 struct wire_case {
@@ -120,8 +120,8 @@ static bool read_case(FILE *file, struct wire_case *c)
 
 static void set_one(struct settings *s, const char *name, long value)
 {
-#define ROW(row, field) \
-    if (strcmp(name, #row) == 0) \
+#define ROW(row, field)                                                                                                \
+    if (strcmp(name, #row) == 0)                                                                                       \
         s->field = value;
 #define BOOL(row, ...) ROW(row, row)
 #define INT(row, ...) ROW(row, row)
