@@ -72,7 +72,10 @@ class Feed:
             try:
                 yield SSEvent(text="welcome")
                 while True:
-                    yield SSEvent(text=await mine.get())
+                    try:
+                        yield SSEvent(text=await asyncio.wait_for(mine.get(), 0.5))
+                    except asyncio.TimeoutError:
+                        yield SSEvent(comment="still here")  # Falcon looks between events if the client has left
             finally:
                 readers.discard(mine)
 

@@ -99,7 +99,10 @@ async def feed() -> AsyncIterator[ServerSentEvent]:
     try:
         yield ServerSentEvent(raw_data="welcome")
         while True:
-            yield ServerSentEvent(raw_data=await mine.get())
+            try:
+                yield ServerSentEvent(raw_data=await asyncio.wait_for(mine.get(), 0.5))
+            except asyncio.TimeoutError:
+                yield ServerSentEvent(comment="still here")  # a client that has left is noticed by writing to it
     finally:
         readers.discard(mine)
 

@@ -74,7 +74,10 @@ async def feed(request: Request) -> Response:
         try:
             yield "data: welcome\n\n"
             while True:
-                yield f"data: {await mine.get()}\n\n"
+                try:
+                    yield f"data: {await asyncio.wait_for(mine.get(), 0.5)}\n\n"
+                except asyncio.TimeoutError:
+                    yield ": still here\n\n"  # a client that has left is noticed by writing to it
         finally:
             readers.discard(mine)
 

@@ -232,7 +232,9 @@ def curl_arguments(server: Server, one: Request, folder: Path, number: int) -> l
         *curl_address(server),
         *["--silent", "--show-error", "--noproxy", "*", "--max-time", str(int(DEADLINE))],
         *["--cookie", str(folder / "jar"), "--cookie-jar", str(folder / "jar")],
-        *["--output", str(folder / f"{number}.body"), "--dump-header", str(folder / f"{number}.head")],
+        # The answer to HEAD goes nowhere, as curl would write the head once more.
+        *["--output", "/dev/null" if one.method == "HEAD" else str(folder / f"{number}.body")],
+        *["--dump-header", str(folder / f"{number}.head")],
     ]
     headers = dict(one.headers)
     if one.json is not None:
