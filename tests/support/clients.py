@@ -253,7 +253,7 @@ def curl_arguments(server: Server, one: Request, folder: Path, number: int) -> l
 
 
 def curl_reply(folder: Path, number: int) -> Reply:
-    blocks = (folder / f"{number}.head").read_text("latin-1").strip().split("\r\n\r\n")
+    blocks = (folder / f"{number}.head").read_bytes().decode("latin-1").strip().split("\r\n\r\n")
     status, *lines = blocks[-1].split("\r\n")  # those before it: 100 Continue
     headers = lowered(line.split(": ", 1) for line in lines)
     body = folder / f"{number}.body"

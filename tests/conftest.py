@@ -1,0 +1,16 @@
+"""What all Python tests share. The servers under test: support/server.py."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+pytest_plugins = ["support.services"]
+
+# On the other interpreters of the machine only the base requirements are installed, and only `smoke` tests run.
+collect_ignore_glob = [] if importlib.util.find_spec("httpx") else ["test_apps_*.py"]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return "tests/requirements-apps.txt is not installed: no test_apps_*" if collect_ignore_glob else None
