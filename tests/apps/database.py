@@ -52,7 +52,7 @@ async def lifespan(app: Starlette):
         await connection.run_sync(Base.metadata.create_all)
         if not (await connection.execute(select(func.count()).select_from(Account))).scalar():
             await connection.execute(Account.__table__.insert(), [{"balance": 1000} for _ in range(ACCOUNTS)])
-    cache = redis.asyncio.Redis(unix_socket_path=os.environ["REDIS_SOCKET"], max_connections=POOL_SIZE * 8)
+    cache = redis.asyncio.Redis(unix_socket_path=os.environ["REDIS_SOCKET"], max_connections=100)
     conninfo = os.environ["POSTGRES_CONNINFO"]
     async with psycopg_pool.AsyncConnectionPool(conninfo, min_size=1, max_size=POOL_SIZE, timeout=20) as pool:
         yield {
