@@ -20,7 +20,8 @@ struct runtime_ops {
     int (*startup)(struct runtime *runtime);
     /* Turns the loop until stop() was called. */
     void (*run)(struct runtime *runtime);
-    /* From inside a turn: run() returns when this turn is over. */
+    /* From inside a turn: run() returns when this turn is over. (WSGI with threads turns the loop without the GIL: what
+     * is called from inside a turn must not count on it.) */
     void (*stop)(struct runtime *runtime);
     /* After the last connection: lifespan shutdown, pending tasks, asyncgens, threads; at most `timeout_ms`. */
     void (*shutdown)(struct runtime *runtime, int64_t timeout_ms);

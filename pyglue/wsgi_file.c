@@ -149,9 +149,12 @@ static long long call_for_number(PyObject *file, PyObject *method)
     return number;
 }
 
+/* Only what was written through a buffer can still be in it. */
 static bool flushed(PyObject *file)
 {
-    PyObject *result = Py_TYPE(file) == buffered_random ? PyObject_CallMethodNoArgs(file, names.flush) : Py_NewRef(file);
+    if (Py_TYPE(file) != buffered_random)
+        return true;
+    PyObject *result = PyObject_CallMethodNoArgs(file, names.flush);
     Py_XDECREF(result);
     PyErr_Clear();
     return result != NULL;

@@ -1,5 +1,5 @@
-/* wsgi_threads: threads > 1, by leader and followers. There are threads + 1 Python threads, all alike; at most `threads`
- * run the application at a time, so one is always free to turn the loop:
+/* wsgi_threads: threads > 1, by leader and followers. There are threads + 1 Python threads, all alike; at most
+ * `threads` run the application at a time, so one is always free to turn the loop:
  *
  *     leader      turns the loop; callbacks only move bytes and queue requests. After the turn it runs the queue
  *                 itself: in the usual case no other thread hears of a request.
@@ -9,9 +9,9 @@
  *
  * The lead changes hands when the guard, a small thread without Python, sees the same request run at two of its ticks
  * (so after 1 to 2 ms), when the application waits for its client, and before a request at all if the recent ones
- * lasted long. The guard ticks only while requests run: else it sleeps, and an idle worker never wakes up. Its ticks are
- * also the only clock here: a leader polls when one has passed, and how many requests saw a tick pass says how long
- * they last.
+ * lasted long. The guard ticks only while requests run: else it sleeps, and an idle worker never wakes up. Its ticks
+ * are also the only clock here: a leader polls when one has passed, and how many requests saw a tick pass says how
+ * long they last.
  *
  * TWO LOCKS. `core` guards the C core (loop, connections, requests) and everything in struct wsgi_pool. The leader
  * holds it during its turn, but for the wait of the poll; the others take it for each use of the core. The rule:
@@ -287,7 +287,7 @@ static bool run_next(const struct wsgi_pool *pool)
     return may_run(pool) && (!is_leader(pool) || pool->ticks == pool->polled_tick);
 }
 
-/* Under `core`, without the GIL, before and after. Runs requests from the queue; the GIL is kept from one to the next. */
+/* Under `core`, without the GIL, before and after. Runs requests from the queue; keeps the GIL from one to the next. */
 static void run_queue(struct wsgi_pool *pool, PyThreadState *thread)
 {
     bool more = may_run(pool);

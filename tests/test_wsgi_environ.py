@@ -11,6 +11,8 @@ from support.raw_client import RawClient
 from support.server import Server
 from support.wsgi_probe import APPS, Probe, probe_server
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["inline", "threads"])
 def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:

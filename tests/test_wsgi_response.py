@@ -10,6 +10,8 @@ import pytest
 
 from support.wsgi_probe import Fifo, Probe, probe_server
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["inline", "threads"])
 def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:
@@ -54,7 +56,7 @@ def test_a_generator_is_chunked(probe: Probe) -> None:
         assert client.head()["transfer-encoding"] == "chunked"
         assert [client.chunk(), client.chunk(), client.chunk()] == [b"one", b"two", b""]
         assert client.ask("GET", "/hello").status == 200  # the connection goes on
-    assert probe.reports(token) == ["closed"]
+    probe.wait_closed(token)
 
 
 def test_a_generator_on_http_1_0_ends_with_the_connection(probe: Probe) -> None:
@@ -96,7 +98,7 @@ def test_start_response_at_the_first_step(probe: Probe) -> None:
     token = probe.token()
     response = probe.get(f"/late-start/{token}")
     assert (response.status, response.reason, response.body) == (201, "Created", b"late")
-    assert probe.reports(token) == ["closed"]
+    probe.wait_closed(token)
 
 
 @pytest.mark.parametrize("kind", ["list", "generator"])
@@ -114,7 +116,7 @@ def test_head_has_no_body(probe: Probe) -> None:
         assert client.ask("HEAD", f"/generator/{token}?of=one,two").status == 200
         assert client.ask("HEAD", "/write").status == 200
         assert client.ask("GET", "/hello").body == b"Hello, world!\n"
-    assert probe.reports(token) == ["closed"]
+    probe.wait_closed(token)
 
 
 @pytest.mark.parametrize("line", ["204+No+Content", "304+Not+Modified"])
@@ -125,7 +127,7 @@ def test_statuses_without_a_body(probe: Probe, line: str) -> None:
         assert f"{response.status}+{response.reason.replace(' ', '+')}" == line
         assert response["transfer-encoding"] is None
         assert client.ask("GET", "/hello").body == b"Hello, world!\n"
-    assert probe.reports(token) == ["closed"]
+    probe.wait_closed(token)
 
 
 @pytest.mark.parametrize("line", ["200 OK", "299 My Own Phrase", "200 ", "404 Not Found", "599 \u00e9"])
@@ -244,7 +246,7 @@ def test_no_start_response(probe: Probe) -> None:
     for name in ("never-start", "body-before-start"):
         token = probe.token()
         assert probe.get(f"/{name}/{token}").status == 500
-        assert probe.reports(token) == ["closed"]
+        probe.wait_closed(token)
 
 
 @pytest.mark.parametrize("what", ["str", "none", "bytearray", "int"])
@@ -300,7 +302,7 @@ def test_an_error_after_the_head_is_visible_to_the_client(probe: Probe, error: s
 def test_an_error_in_close(probe: Probe) -> None:
     token = probe.token()
     assert probe.get(f"/fail-in-close/{token}").body == b"all of it"
-    assert probe.reports(token) == ["closed"]
+    probe.wait_closed(token)
     probe.server.wait_log("RuntimeError: close\\(\\) fails")
 
 

@@ -16,6 +16,8 @@ from support.wsgi_probe import Probe, probe_server
 
 THREADS = 4
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture(scope="module")
 def probe() -> Iterator[Probe]:

@@ -8,6 +8,8 @@ import pytest
 
 from support.wsgi_probe import Probe, probe_server
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture(scope="module", params=[1, 4], ids=["inline", "threads"])
 def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:

@@ -39,6 +39,11 @@ class Probe:
     def reports(self, token: str) -> list[str]:
         return re.findall(rf"(?m)^probe {token} (.*)$", self.server.log)
 
+    def wait_closed(self, token: str) -> None:
+        """close() was called, once, and nothing else was reported. It may come after the client has its response."""
+        self.wait_report(token, "closed")
+        assert self.reports(token) == ["closed"]
+
     def count_log(self, text: str) -> int:
         return self.server.log.count(text)
 
