@@ -57,7 +57,7 @@ static void state_free(PyObject *capsule)
     PyObject **references[] = {
         (PyObject **)&state->handle_type, (PyObject **)&state->timer_type, &state->task_type, &state->future_type,
         (PyObject **)&state->stream_type, &state->buffered_protocol,
-        &state->base_create_task, &state->extract_stack, &state->repr_info, &state->str_context, &state->str_name,
+        &state->base_create_task, &state->extract_stack, &state->repr_info, &state->str_context, &state->str_name, &state->str_self,
         &state->str__cancelled, &state->str__run, &state->str__callback_failed, &state->str__slow_callback,
         &state->str__check_callback, &state->str_slow_callback_duration, &state->kw_loop, &state->kw_name_loop,
         &state->kw_name_loop_eager, &state->str_data_received, &state->str_get_buffer, &state->str_buffer_updated,
@@ -429,6 +429,7 @@ static int state_init(struct aioloop_state *state, PyObject *module)
     } names[] = {
         { &state->str_context, "context" },
         { &state->str_name, "name" },
+        { &state->str_self, "__self__" },
         { &state->str__cancelled, "_cancelled" },
         { &state->str__run, "_run" },
         { &state->str__callback_failed, "_callback_failed" },

@@ -41,7 +41,7 @@ struct aioloop_state {
     PyObject *task_type, *future_type, *buffered_protocol; /* asyncio's */
     PyObject *base_create_task;           /* asyncio.base_events.BaseEventLoop.create_task: for task factories */
     PyObject *extract_stack, *repr_info;  /* format_helpers.extract_stack, events.Handle._repr_info */
-    PyObject *str_context, *str_name;     /* interned */
+    PyObject *str_context, *str_name, *str_self; /* interned */
     PyObject *str__cancelled, *str__run, *str__callback_failed, *str__slow_callback, *str__check_callback;
     PyObject *str_slow_callback_duration;
     PyObject *str_data_received, *str_get_buffer, *str_buffer_updated; /* methods of protocols */

@@ -55,13 +55,14 @@ struct asgi_http {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     struct asgi *asgi;       /* NULL: the runtime is gone */
-    struct request *request; /* counted; NULL: the response is complete, or the application has returned */
+    struct request *request; /* counted; NULL: the application has returned */
     PyObject *task;          /* once it has suspended, until it is done */
     PyObject *chunk;         /* bytes that came while receive() waited: they skip the request's buffer */
     struct list node;        /* in asgi->suspended, with a reference */
     struct list receivers;   /* awaitables that wait for a message */
     struct list senders;     /* awaitables that wait for room */
     bool started;            /* http.response.start was accepted */
+    bool complete;           /* so was the last http.response.body, or the application has returned */
     bool body_asked;         /* request_want_body() was called */
     bool body_told;          /* the last http.request was delivered */
     bool disconnected;       /* the client has left, or closed its sending side */
@@ -72,7 +73,9 @@ extern const struct app_ops asgi_http_ops;
 int asgi_http_add(PyObject *module);
 /* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
 PyObject *asgi_task_exception(PyObject *task);
-/* Nothing more goes out or comes in for it: lets the request go. */
+/* Nothing more goes out or comes in for it: whoever waits learns that. */
+void asgi_http_complete(struct asgi_http *http);
+/* … and lets the request go. */
 void asgi_http_release(struct asgi_http *http);
 
 /* --- asgi_receive.c, asgi_send.c: the two calls of the application ----------------------------------------------- */

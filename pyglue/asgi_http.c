@@ -42,10 +42,23 @@ static struct asgi_http *http_new(struct asgi *asgi, struct request *request)
     list_init(&http->node);
     list_init(&http->receivers);
     list_init(&http->senders);
-    http->started = http->body_asked = http->body_told = http->disconnected = http->full = false;
+    http->started = http->complete = http->body_asked = http->body_told = http->disconnected = http->full = false;
     request_ref(request);
     request->app_data = http;
     return http;
+}
+
+void asgi_http_complete(struct asgi_http *http)
+{
+    if (http->complete)
+        return;
+    http->complete = true;
+    http->request->app_data = NULL;
+    Py_CLEAR(http->chunk);
+    if (!list_empty(&http->receivers))
+        asgi_awaitable_wake(&http->receivers);
+    if (!list_empty(&http->senders))
+        asgi_awaitable_wake(&http->senders);
 }
 
 void asgi_http_release(struct asgi_http *http)
@@ -53,14 +66,9 @@ void asgi_http_release(struct asgi_http *http)
     struct request *request = http->request;
     if (request == NULL)
         return;
+    asgi_http_complete(http);
     http->request = NULL;
-    request->app_data = NULL;
     request_unref(request);
-    Py_CLEAR(http->chunk);
-    if (!list_empty(&http->receivers))
-        asgi_awaitable_wake(&http->receivers);
-    if (!list_empty(&http->senders))
-        asgi_awaitable_wake(&http->senders);
 }
 
 static void http_dealloc(PyObject *self)
@@ -101,18 +109,16 @@ static int target_len(const struct request *request)
     return request->target.len < 200 ? (int)request->target.len : 200;
 }
 
-static void log_failure(struct request *request, PyObject *exception)
+static void log_failure(const struct asgi_http *http, PyObject *exception)
 {
+    const struct request *request = http->request;
     if (from_disconnect(exception)) {
         log_debug("The application ended as the client has closed the connection");
         return;
     }
-    if (request == NULL) {
-        pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Error in an ASGI application after its response");
-        return;
-    }
-    pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Error in the ASGI application: %.*s %.*s",
-                        (int)request->method.len, request->method.p, target_len(request), request->target.p);
+    pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Error in the ASGI application%s: %.*s %.*s",
+                        http->complete ? " after its response" : "", (int)request->method.len, request->method.p,
+                        target_len(request), request->target.p);
 }
 
 static void log_incomplete(const struct asgi_http *http)
@@ -130,10 +136,10 @@ static void log_incomplete(const struct asgi_http *http)
 static void http_end(struct asgi_http *http, PyObject *exception)
 {
     if (exception != NULL)
-        log_failure(http->request, exception);
-    else if (http->request != NULL)
+        log_failure(http, exception);
+    else if (!http->complete)
         log_incomplete(http);
-    if (http->request != NULL && http->request->conn != NULL)
+    if (!http->complete && http->request->conn != NULL)
         request_fail(http->request, 500);
     asgi_http_release(http);
     Py_XDECREF(exception);

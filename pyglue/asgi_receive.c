@@ -60,7 +60,7 @@ static PyObject *receive_poll(PyObject *owner)
 {
     struct asgi_http *http = (struct asgi_http *)owner;
     struct request *request = http->request;
-    if (request == NULL)
+    if (http->complete)
         return disconnect_message();
     if (http->disconnected && (http->body_told || !request->body_end))
         return disconnect_message();
@@ -77,7 +77,7 @@ static PyObject *receive_poll(PyObject *owner)
 
 PyObject *asgi_receive(struct asgi_http *http)
 {
-    PyObject *loop = http->asgi != NULL ? http->asgi->loop : NULL; // borrowed; not used once the request is gone
+    PyObject *loop = http->asgi != NULL ? http->asgi->loop : NULL; // borrowed; not used once it is complete
     return asgi_awaitable_new((PyObject *)http, receive_poll, &http->receivers, loop);
 }
 

@@ -158,7 +158,7 @@ static PyObject *send_start(struct asgi_http *http, PyObject *event)
 static PyObject *room_poll(PyObject *owner)
 {
     struct asgi_http *http = (struct asgi_http *)owner;
-    if (http->request == NULL)
+    if (http->complete)
         Py_RETURN_NONE;
     if (http->request->conn == NULL)
         return disconnected();
@@ -171,7 +171,7 @@ static PyObject *room_poll(PyObject *owner)
  * wait until a slow client has taken the rest: it is done, and the bytes are in the server's hands. */
 static PyObject *complete(struct asgi_http *http)
 {
-    asgi_http_release(http);
+    asgi_http_complete(http);
     return asgi_awaitable_none();
 }
 
@@ -192,7 +192,7 @@ static PyObject *body_result(struct asgi_http *http, enum request_result result,
         PyErr_Format(PyExc_RuntimeError, "http.response.body: %s",
                      http->request->error != NULL ? http->request->error : "more body than Content-Length");
         if (result == REQUEST_INVALID && !more)
-            asgi_http_release(http);
+            asgi_http_complete(http);
         return NULL;
     }
 }
@@ -247,7 +247,7 @@ PyObject *asgi_send(struct asgi_http *http, PyObject *event)
     PyObject *type = asgi_event_type(event); // borrowed
     if (type == NULL)
         return NULL;
-    if (http->request == NULL)
+    if (http->complete)
         return asgi_awaitable_none();
     if (http->request->conn == NULL)
         return disconnected();

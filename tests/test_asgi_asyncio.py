@@ -14,6 +14,8 @@ from support.server import Server, wait_until
 
 APPS = Path(__file__).parent / "apps"
 
+pytestmark = pytest.mark.sanitized
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:

@@ -1,4 +1,5 @@
-"""Nothing stays behind: objects, references, memory, descriptors and tasks are flat over many mixed requests."""
+"""Nothing stays behind: objects, references, memory, descriptors and tasks are flat over many mixed requests;
+and bodies stream through bounded memory both ways."""
 
 from __future__ import annotations
 
@@ -76,3 +77,47 @@ def test_nothing_stays_behind() -> None:
     assert grown["blocks"] < 1000, grown
     assert grown["total_refs"] < 2000, grown
     assert grown["rss"] < 4 << 20, grown
+
+
+def test_upload_streams_in_bounded_pieces() -> None:
+    with Server("asgi_cases:app", "--chdir", str(APPS)) as server, Client(server.connect()) as client:
+        size, block = 1 << 30, bytes(1 << 20)
+        before = client.ask("/stats").json()["rss"]
+        client.send(b"POST /sum HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(block)):
+            client.send(block)
+        answer = client.read().json()
+        assert answer["total"] == size
+        assert answer["greatest"] <= 256 * 1024
+        assert client.ask("/stats").json()["rss"] < before + (32 << 20)
+
+
+def read_away(client: Client) -> int:
+    """How many bytes of body come; nothing is kept."""
+    reader = client._reader()
+    length = 0
+    while (line := reader.readline()) != b"\r\n":
+        if line.lower().startswith(b"content-length:"):
+            length = int(line.split(b":")[1])
+    total = 0
+    while total < length and (piece := reader.read(min(1 << 20, length - total))):
+        total += len(piece)
+    return total
+
+
+def test_download_waits_for_a_slow_client() -> None:
+    with Server("asgi_cases:app", "--chdir", str(APPS)) as server, Client(server.connect()) as client:
+        size = 1 << 30
+        with Client(server.connect()) as other:
+            before = other.ask("/stats").json()["rss"]
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            client.send(b"GET /download?size=%d HTTP/1.1\r\nHost: a\r\n\r\n" % size)
+            sent = 0
+            for _ in range(100):
+                now = other.ask("/notes/download").json()[0]
+                if now == sent:
+                    break
+                sent = now
+            assert sent < 64 << 20
+            assert read_away(client) == size
+            assert other.ask("/notes/download_rss").json()[0] < before + (32 << 20)

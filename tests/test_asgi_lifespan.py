@@ -12,6 +12,8 @@ from support.server import Server, wait_until
 
 APPS = Path(__file__).parent / "apps"
 
+pytestmark = pytest.mark.sanitized
+
 
 def server(name: str, *args: str, wait: bool = True) -> Server:
     return Server(f"asgi_cases:{name}", "--chdir", str(APPS), *args, wait=wait)

@@ -671,3 +671,16 @@ async def wrong_lifespan(scope, receive, send):
         await send({"type": "lifespan.shutdown.complete"})
         return
     await app(scope, receive, send)
+
+
+try:
+    import asgion
+except ImportError:  # it needs Python 3.12
+    pass
+else:
+
+    def violated(violation: Any) -> None:
+        if violation.severity in (asgion.Severity.WARNING, asgion.Severity.ERROR):
+            note("violations", f"{violation.rule_id} {violation.path} {violation.message}")
+
+    checked = asgion.inspect(app, on_violation=violated)
