@@ -2,7 +2,6 @@
  * bytes and with its time limit; the table of states; io's events. */
 #include "server/http/conn.h"
 
-#include <arpa/inet.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/http/endpoint.h"
 #include "server/http/response.h"
 
 static void conn_enter(struct conn *c, enum conn_state state);
@@ -653,17 +653,8 @@ void conn_drain(struct conn *c)
 
 const struct endpoint *conn_peer(struct conn *c)
 {
-    if (c->peer_known)
-        return &c->peer;
+    if (!c->peer_known)
+        c->peer = endpoint_format((const struct sockaddr *)&c->peer_address, c->peer_text, sizeof(c->peer_text));
     c->peer_known = true;
-    c->peer = (struct endpoint){ .host = STR(""), .port = -1, .is_unix = true };
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&c->peer_address;
-    int family = c->peer_address.sin6_family;
-    const void *address = family == AF_INET ? (const void *)&v4->sin_addr : (const void *)&c->peer_address.sin6_addr;
-    if (family == AF_UNIX || inet_ntop(family, address, c->peer_text, sizeof(c->peer_text)) == NULL)
-        return &c->peer;
-    c->peer.host = str_from(c->peer_text);
-    c->peer.port = ntohs(family == AF_INET ? v4->sin_port : c->peer_address.sin6_port);
-    c->peer.is_unix = false;
     return &c->peer;
 }

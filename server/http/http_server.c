@@ -1,12 +1,9 @@
 /* http_server: see http_server.h. The list of connections and what they share. */
 #include "server/http/http_server.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/un.h>
 
 #include "config/settings.h"
 #include "server/app.h"
@@ -211,41 +208,4 @@ void http_server_free(struct http_server *s)
     access_log_free(s->access_log);
     request_pool_close(s->requests);
     free(s);
-}
-
-/* --- endpoints ---------------------------------------------------------------------------------------------------------------- */
-
-static char *address_text(const struct sockaddr *address, socklen_t len)
-{
-    char text[INET6_ADDRSTRLEN] = "";
-    if (address->sa_family == AF_UNIX) {
-        const struct sockaddr_un *un = (const struct sockaddr_un *)address;
-        size_t size = len > offsetof(struct sockaddr_un, sun_path) ? len - offsetof(struct sockaddr_un, sun_path) : 0;
-        char *path = mem_strndup(un->sun_path, size);
-        if (size > 0 && path[0] == 0)
-            path[0] = '@'; /* the abstract namespace */
-        return path;
-    }
-    if (address->sa_family == AF_INET)
-        inet_ntop(AF_INET, &((const struct sockaddr_in *)address)->sin_addr, text, sizeof(text));
-    else if (address->sa_family == AF_INET6)
-        inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)address)->sin6_addr, text, sizeof(text));
-    return mem_strdup(text);
-}
-
-void endpoint_init(struct endpoint *endpoint, const struct sockaddr *address, socklen_t len)
-{
-    endpoint->host = str_from(address_text(address, len));
-    endpoint->is_unix = address->sa_family == AF_UNIX;
-    endpoint->port = -1;
-    if (address->sa_family == AF_INET)
-        endpoint->port = ntohs(((const struct sockaddr_in *)address)->sin_port);
-    else if (address->sa_family == AF_INET6)
-        endpoint->port = ntohs(((const struct sockaddr_in6 *)address)->sin6_port);
-}
-
-void endpoint_done(struct endpoint *endpoint)
-{
-    free((char *)endpoint->host.p);
-    *endpoint = (struct endpoint){ .port = -1 };
 }

@@ -148,11 +148,12 @@ enum request_result request_write_file(struct request *request, int fd, off_t of
 /* Takes a held head back, as if request_start() had not been called (WSGI's exc_info). Nothing else than HELD changes. */
 void request_recall(struct request *request);
 
-/* Sends what is queued now rather than at the end of the turn. OK, FULL or GONE. */
+/* Sends what is queued now rather than at the end of the turn. OK, FULL or GONE. Streams that do not come back to the loop
+ * between writes learn here, and from the next write, that the connection broke. */
 enum request_result request_flush(struct request *request);
 
 /* Ends the response. If less than Content-Length was written the connection is closed so that the client sees a
- * truncated body: REQUEST_INVALID, with request->error. */
+ * truncated body (while the head is still HELD the client gets a 500 instead): REQUEST_INVALID, with request->error. */
 enum request_result request_finish(struct request *request);
 
 /* The application failed. Before any byte was sent: answers `status` with a short text body and goes on as after any
