@@ -31,6 +31,7 @@ def fake_python(tmp_path: Path) -> Path:
 def fake_server(tmp_path: Path, fake_python: Path) -> Callable[..., Server]:
     def make(*args: str, app: str = "fake:app", **options: object) -> Server:
         env = {"FAKE_MOLD": str(tmp_path / "misfortune")}
+        args = ("--boot-grace", "0.1", *args)
         return Server(app, "--python", str(fake_python), *args, cwd=tmp_path, env=env, **options)
 
     return make
@@ -403,6 +404,111 @@ def test_a_failed_hup_changes_nothing(fake_server: FakeServer, tmp_path: Path, m
         server.send_signal(signal.SIGHUP)
         server.wait_log("Reloaded: generation 3 serves")
         wait_until(lambda: ask(server, "/generation") == "3")  # the old ones may still accept until they hear of it
+
+
+@pytest.mark.parametrize("misfortune", ["hangs-loading", "worker-hangs-booting", "worker-dies-young"])
+def test_a_hup_that_does_not_get_ready(fake_server: FakeServer, tmp_path: Path, misfortune: str) -> None:
+    with fake_server("--boot-timeout", "1", "--boot-grace", "1", "--workers", "2") as server:
+        before = server.workers()
+        (tmp_path / "misfortune").write_text(misfortune)
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("The reload has failed: generation 1 serves on")
+        wait_until(lambda: server.workers() == before)
+        assert "Reloaded" not in server.log
+
+
+def test_boot_grace(fake_server: FakeServer) -> None:
+    """A new worker that does not stay ready long enough ends the reload, although all were ready."""
+    with fake_server("--boot-grace", "1000") as server:
+        (before,) = server.workers()
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: len(server.workers()) == 2)
+        (new,) = set(server.workers()) - {before}
+        wait_until(lambda: ask(server, "/generation") == "2")
+        assert alive(before)
+        os.kill(new, signal.SIGKILL)
+        server.wait_log("The reload has failed: generation 1 serves on")
+        wait_until(lambda: server.workers() == [before])
+
+
+def test_reload_step(fake_server: FakeServer) -> None:
+    """One after the other: an old worker has retired before the third new one is booted."""
+    with fake_server("--workers", "3", "--reload-step", "1") as server:
+        before = server.workers()
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 2 serves")
+        wait_until(lambda: not any(map(alive, before)))
+        server.wait_log("has left", count=3)
+        events = re.findall("Booting worker|has left", server.log)
+        assert len(events) == 9
+        assert events.index("has left") < [i for i, event in enumerate(events) if event == "Booting worker"][5]
+        assert len(server.workers()) == 3
+
+
+def test_a_rolling_reload_that_fails_half_way(fake_server: FakeServer, tmp_path: Path) -> None:
+    with fake_server("--workers", "3", "--reload-step", "1") as server:
+        before = server.workers()
+        (tmp_path / "misfortune").write_text("second-worker-dies-booting")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("The reload has failed: generation 1 serves on")
+        wait_until(lambda: len(server.workers()) == 3 and len(server.processes()) == 5)
+        assert len(set(server.workers()) & set(before)) == 2
+        assert {ask(server, "/generation") for _ in range(10)} == {"1"}
+
+
+def test_hup_opens_and_closes_addresses(fake_server: FakeServer, tmp_path: Path) -> None:
+    settings, first, second = tmp_path / "settings", tmp_path / "first", tmp_path / "second"
+    settings.write_text(f"bind 127.0.0.1:0\nbind unix:{first}\n")
+    with fake_server(bind=None) as server:
+        assert ask(server, "/generation") == "1"
+        settings.write_text(f"bind 127.0.0.1:0\nbind unix:{second}\n")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log(f"Listening at: unix:{second}")
+        server.wait_log(f"Not listening any more at: unix:{first}")
+        server.wait_log("has left")
+        assert not first.exists()
+        assert ask(server, "/generation") == "2"
+        assert ask_path(second, "/generation") == "2"
+
+
+def test_a_failed_hup_closes_what_it_opened(fake_server: FakeServer, tmp_path: Path) -> None:
+    settings, extra = tmp_path / "settings", tmp_path / "extra"
+    settings.write_text("bind 127.0.0.1:0\n")
+    with fake_server(bind=None) as server:
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            settings.write_text(f"bind 127.0.0.1:0\nbind unix:{extra}\nbind 127.0.0.1:{other.getsockname()[1]}\n")
+            server.send_signal(signal.SIGHUP)
+            server.wait_log("Cannot listen on 127.0.0.1")
+            server.wait_log("The reload has failed: generation 1 serves on")
+            assert not extra.exists()
+        settings.write_text(f"bind 127.0.0.1:0\nbind unix:{extra}\n")
+        (tmp_path / "misfortune").write_text("cannot-load")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log(f"Not listening any more at: unix:{extra}")
+        assert not extra.exists()
+        assert ask(server, "/generation") == "1"
+
+
+def ask_path(path: Path, what: str) -> str:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(path))
+        client.sendall(f"GET {what} HTTP/1.1\r\n\r\n".encode())
+        return client.makefile().read().strip()
+
+
+def test_recycle_concurrency(fake_server: FakeServer) -> None:
+    """Of four that want to be replaced at once, the second has to wait until the first one's replacement is ready."""
+    with fake_server("--workers", "4") as server:
+        before = server.workers()
+        asked = set()
+        while len(asked) < 4:
+            asked.add(int(ask(server, "/leave")))
+        wait_until(lambda: not any(map(alive, before)))
+        wait_until(lambda: len(server.workers()) == 4)
+        server.wait_log("has left", count=4)
+        events = re.findall("Booting worker|has left", server.log)[4:]
+        ahead = [events[: i + 1].count("Booting worker") - events[: i + 1].count("has left") for i in range(8)]
+        assert max(ahead) <= 2
 
 
 def test_many_hups_are_two(fake_server: FakeServer) -> None:

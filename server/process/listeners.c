@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "config/address.h"
+#include "server/base/log.h"
 #include "server/base/mem.h"
 
 static const char *advice(int error)
@@ -44,9 +45,10 @@ static int refuse_because(struct buf *errors, const char *text, const char *reas
     return -1;
 }
 
-static int add(struct listeners *listeners, int fd)
+static int add(struct listeners *listeners, int fd, const char *text)
 {
     listeners->paths[listeners->count].path = NULL;
+    listeners->texts[listeners->count] = mem_strdup(text);
     listeners->fds[listeners->count] = fd;
     return listeners->count++;
 }
@@ -95,15 +97,32 @@ static bool is_absent(int error)
     return error == EADDRNOTAVAIL || error == EAFNOSUPPORT;
 }
 
+/* A reload may write an address in another way than before: then it is ours already. A copy of the open socket, or -1
+ * with errno as it was. */
+static int copy_of_open(const struct listeners *listeners, const struct addrinfo *wanted)
+{
+    for (int i = 0; i < listeners->count; i++) {
+        struct sockaddr_storage bound = { 0 };
+        socklen_t len = sizeof(bound);
+        if (errno == EADDRINUSE && getsockname(listeners->fds[i], (struct sockaddr *)&bound, &len) == 0 &&
+            len == wanted->ai_addrlen && memcmp(&bound, wanted->ai_addr, len) == 0)
+            return fcntl(listeners->fds[i], F_DUPFD_CLOEXEC, 0);
+    }
+    return -1;
+}
+
 /* Binds the results of one family. Returns 0, or -1 with errno when one failed otherwise than by is_absent(). */
-static int open_family(struct listeners *listeners, const struct addrinfo *found, int family, int backlog, int *absent)
+static int open_family(struct listeners *listeners, const struct addrinfo *found, int family, int backlog,
+                       const char *text, int *absent)
 {
     for (const struct addrinfo *it = found; it && listeners->count < LISTENERS_MAX; it = it->ai_next) {
         if (it->ai_family != family)
             continue;
         int fd = listening_socket(it->ai_addr, it->ai_addrlen, backlog);
+        if (fd < 0)
+            fd = copy_of_open(listeners, it);
         if (fd >= 0)
-            add(listeners, fd);
+            add(listeners, fd, text);
         else if (is_absent(errno))
             *absent = errno;
         else
@@ -120,9 +139,9 @@ static int open_tcp(struct listeners *listeners, const struct address *address, 
     if (!found)
         return -1;
     int before = listeners->count, absent = 0;
-    int outcome = open_family(listeners, found, AF_INET, backlog, &absent);
+    int outcome = open_family(listeners, found, AF_INET, backlog, text, &absent);
     if (outcome == 0 && (listeners->count == before || address->port != 0))
-        outcome = open_family(listeners, found, AF_INET6, backlog, &absent);
+        outcome = open_family(listeners, found, AF_INET6, backlog, text, &absent);
     int error = outcome != 0 ? errno : absent;
     freeaddrinfo(found);
     if (outcome == 0 && listeners->count > before)
@@ -191,7 +210,7 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     umask(mask);
     if (fd < 0)
         return refuse(errors, text, errno);
-    int index = add(listeners, fd);
+    int index = add(listeners, fd, text);
     if (has_file)
         remember_path(&listeners->paths[index], address->path);
     return 0;
@@ -209,7 +228,7 @@ static int open_fd(struct listeners *listeners, const struct address *address, c
         return refuse_because(errors, text, "it is not a listening stream socket");
     fcntl(address->fd, F_SETFD, FD_CLOEXEC);
     fcntl(address->fd, F_SETFL, fcntl(address->fd, F_GETFL) | O_NONBLOCK);
-    add(listeners, address->fd);
+    add(listeners, address->fd, text);
     return 0;
 }
 
@@ -234,15 +253,20 @@ static int open_one(struct listeners *listeners, const char *text, int backlog, 
     return -1;
 }
 
-int listeners_open(struct listeners *listeners, const struct str_list *bind, int backlog, struct buf *errors)
+static bool is_open(const struct listeners *listeners, const char *text)
 {
-    listeners->count = 0;
+    for (int i = 0; i < listeners->count; i++)
+        if (strcmp(listeners->texts[i], text) == 0)
+            return true;
+    return false;
+}
+
+static bool is_named(const struct str_list *bind, const char *text)
+{
     for (size_t i = 0; i < bind->count; i++)
-        if (open_one(listeners, bind->items[i], backlog, errors) != 0) {
-            listeners_close(listeners);
-            return -1;
-        }
-    return 0;
+        if (strcmp(bind->items[i], text) == 0)
+            return true;
+    return false;
 }
 
 static void unlink_if_ours(struct listeners_path *path)
@@ -254,11 +278,65 @@ static void unlink_if_ours(struct listeners_path *path)
     path->path = NULL;
 }
 
+static void close_at(struct listeners *listeners, int index)
+{
+    unlink_if_ours(&listeners->paths[index]);
+    free(listeners->texts[index]);
+    close(listeners->fds[index]);
+}
+
+static void close_from(struct listeners *listeners, int index)
+{
+    while (listeners->count > index)
+        close_at(listeners, --listeners->count);
+}
+
+static void log_closing(int fd)
+{
+    char *name = address_name(fd);
+    log_info("Not listening any more at: %s", name ? name : "?");
+    free(name);
+}
+
+int listeners_open(struct listeners *listeners, const struct str_list *bind, int backlog, struct buf *errors)
+{
+    int before = listeners->count;
+    for (size_t i = 0; i < bind->count; i++)
+        if (!is_open(listeners, bind->items[i]) && open_one(listeners, bind->items[i], backlog, errors) != 0) {
+            close_from(listeners, before);
+            return -1;
+        }
+    return 0;
+}
+
+int listeners_of(const struct listeners *listeners, const struct str_list *bind, int fds[LISTENERS_MAX])
+{
+    int count = 0;
+    for (int i = 0; i < listeners->count; i++)
+        if (is_named(bind, listeners->texts[i]))
+            fds[count++] = listeners->fds[i];
+    return count;
+}
+
+int listeners_keep(struct listeners *listeners, const struct str_list *bind, int backlog)
+{
+    int kept = 0, before = listeners->count;
+    for (int i = 0; i < before; i++) {
+        if (!is_named(bind, listeners->texts[i])) {
+            log_closing(listeners->fds[i]);
+            close_at(listeners, i);
+            continue;
+        }
+        listen(listeners->fds[i], backlog);
+        listeners->fds[kept] = listeners->fds[i];
+        listeners->texts[kept] = listeners->texts[i];
+        listeners->paths[kept++] = listeners->paths[i];
+    }
+    listeners->count = kept;
+    return before - kept;
+}
+
 void listeners_close(struct listeners *listeners)
 {
-    for (int i = 0; i < listeners->count; i++) {
-        unlink_if_ours(&listeners->paths[i]);
-        close(listeners->fds[i]);
-    }
-    listeners->count = 0;
+    close_from(listeners, 0);
 }

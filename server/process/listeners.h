@@ -11,6 +11,7 @@
 
 struct listeners {
     int fds[LISTENERS_MAX];
+    char *texts[LISTENERS_MAX]; /* the item of `bind` that each stands for; a host name may have several */
     int count;
     struct listeners_path {
         char *path; /* a unix socket's file, to be unlinked if it is still the one we made; else NULL */
@@ -19,10 +20,18 @@ struct listeners {
     } paths[LISTENERS_MAX];
 };
 
-/* Binds and listens on every address of `bind`. A host name is bound on each of its addresses; [::] takes IPv4 too, as
- * gunicorn does; an empty host or * is 0.0.0.0. A unix socket's stale file is removed and the new one is open to
- * everybody: its folder is what restricts access. -1 with a complete message in `errors`, and nothing is left open. */
+/* Binds and listens on every address of `bind` that is not open yet. A host name is bound on each of its addresses; [::]
+ * takes IPv4 too, as gunicorn does; an empty host or * is 0.0.0.0. A unix socket's stale file is removed and the new one
+ * is open to everybody: its folder is what restricts access. -1 with a complete message in `errors`, and only what was
+ * open before still is. */
 int listeners_open(struct listeners *listeners, const struct str_list *bind, int backlog, struct buf *errors);
+
+/* The descriptors of `bind`'s addresses, in the order in which they were opened. Returns how many. */
+int listeners_of(const struct listeners *listeners, const struct str_list *bind, int fds[LISTENERS_MAX]);
+
+/* Closes what `bind` does not name, with a line in the log; the others wait with `backlog` from now on. Returns how many
+ * were closed. */
+int listeners_keep(struct listeners *listeners, const struct str_list *bind, int backlog);
 
 /* Closes them all and unlinks the files that are ours. Idempotent. */
 void listeners_close(struct listeners *listeners);

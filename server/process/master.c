@@ -166,6 +166,7 @@ static void check_spawning(struct master *master, struct worker_handle *worker, 
     log_error("Process %d has not forked a worker within --boot-timeout: killed", (int)generation->mold->pid);
     generation->mold->failed = true;
     mold_handle_kill(generation->mold);
+    master_generation_failed(master, generation, EXIT_BOOT);
 }
 
 static void check_deadlines(struct master *master)

@@ -42,6 +42,7 @@ struct master {
     uint32_t last_generation, last_age;
     int scale;                  /* TTIN and TTOU: added to the settings' workers */
     bool reload_again;          /* a HUP came while a generation was coming */
+    bool drops_addresses;       /* the serving generation listens where its predecessor did, but not everywhere */
 
     struct list molds, workers; /* all living ones, of any generation; workers oldest first */
     bool slot_used[SCOREBOARD_SLOTS];

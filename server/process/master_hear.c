@@ -54,16 +54,27 @@ static void on_mold_hello(struct master *master, struct mold_handle *mold, const
     master_generation_failed(master, master_generation(master, mold->generation), EXIT_BOOT);
 }
 
-static void announce(const struct master *master, const struct generation *generation)
+/* Those from `from` on. */
+static void announce_listeners(const struct master *master, int from)
 {
-    log_info("Starting licorne %s (Python %s, master %d)", LICORNE_VERSION, generation->mold->python, (int)getpid());
-    for (int i = 0; i < master->listeners.count; i++) {
+    for (int i = from; i < master->listeners.count; i++) {
         char *name = address_name(master->listeners.fds[i]);
         log_info("Listening at: %s (%d)", name ? name : "?", (int)getpid());
         free(name);
     }
+}
+
+static void announce(const struct master *master, const struct generation *generation)
+{
+    log_info("Starting licorne %s (Python %s, master %d)", LICORNE_VERSION, generation->mold->python, (int)getpid());
+    announce_listeners(master, 0);
     int workers = (int)generation->settings.workers;
     log_info("Serving %s with %d worker%s", generation->settings.app, workers, workers == 1 ? "" : "s");
+}
+
+static int open_listeners(struct master *master, const struct settings *settings, struct buf *errors)
+{
+    return listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors);
 }
 
 /* What only the settings tell: the folder, the log, the addresses. */
@@ -78,18 +89,28 @@ static bool settle_down(struct master *master, const struct generation *generati
         buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(errno));
         return false;
     }
-    if (listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors) != 0)
+    if (open_listeners(master, settings, errors) != 0)
         return false;
     announce(master, generation);
     return true;
 }
 
-/* The first generation says where to listen; later ones keep that. */
+/* A reload: the present generation's addresses stay open until it has retired. */
+static bool open_more(struct master *master, const struct generation *generation, struct buf *errors)
+{
+    int before = master->listeners.count;
+    if (open_listeners(master, &generation->settings, errors) != 0)
+        return false;
+    announce_listeners(master, before);
+    return true;
+}
+
 static bool configure(struct master *master, struct generation *generation, const struct channel_message *message)
 {
     struct buf errors = { 0 };
-    bool first = !master->serving;
-    if (generation_configure(generation, message, &errors) && (!first || settle_down(master, generation, &errors)))
+    bool (*settle)(struct master *, const struct generation *, struct buf *) =
+        master->serving ? open_more : settle_down;
+    if (generation_configure(generation, message, &errors) && settle(master, generation, &errors))
         return true;
     log_errors(&errors);
     master_generation_failed(master, generation, EXIT_CONFIG);

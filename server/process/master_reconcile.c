@@ -13,16 +13,34 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
+#include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
 #define SPAWNS_AT_ONCE 8 /* requests that a mold has not answered yet: it forks one after the other anyway */
 #define WORKERS_MAX 1024
 
 struct census {
-    int serving;  /* alive and not on their way out */
-    int ready;    /* of those */
-    int spawning; /* of those */
+    int serving;        /* alive and not on their way out */
+    int ready;          /* of those */
+    int settled;        /* of those, ready for boot_grace */
+    int spawning;       /* of `serving` */
+    uint64_t settle_ms; /* when the next one will be settled; 0: all that are ready are */
 };
+
+/* When it will have been ready long enough for its predecessors to go. */
+static uint64_t settles_ms(const struct worker_handle *worker, const struct generation *generation)
+{
+    return worker->ready_ms + (uint64_t)generation->settings.boot_grace_ms;
+}
+
+static void count_ready(struct census *census, uint64_t settles)
+{
+    census->ready++;
+    if (clock_ms() >= settles)
+        census->settled++;
+    else if (census->settle_ms == 0 || settles < census->settle_ms)
+        census->settle_ms = settles;
+}
 
 static struct census count_workers(const struct master *master, const struct generation *generation)
 {
@@ -32,7 +50,8 @@ static struct census count_workers(const struct master *master, const struct gen
         if (worker->generation != generation->number || !worker_handle_serves(worker))
             continue;
         census.serving++;
-        census.ready += worker->state == WORKER_HANDLE_READY;
+        if (worker->state == WORKER_HANDLE_READY)
+            count_ready(&census, settles_ms(worker, generation));
         census.spawning += worker->state == WORKER_HANDLE_SPAWNING;
     }
     return census;
@@ -104,9 +123,8 @@ static int send_spawn(const struct master *master, const struct generation *gene
 {
     struct channel_spawn spawn = { worker->slot_index, worker->generation, worker->age };
     int fds[1 + LISTENERS_MAX] = { child_channel };
-    memcpy(fds + 1, master->listeners.fds, sizeof(int) * (size_t)master->listeners.count);
-    return channel_send(generation->mold->channel, CHANNEL_SPAWN, &spawn, sizeof(spawn), fds,
-                        1 + master->listeners.count);
+    int count = 1 + listeners_of(&master->listeners, &generation->settings.bind, fds + 1);
+    return channel_send(generation->mold->channel, CHANNEL_SPAWN, &spawn, sizeof(spawn), fds, count);
 }
 
 /* Asks the mold for a worker. False: not now. */
@@ -151,9 +169,9 @@ static void spawn_missing(struct master *master, struct generation *generation, 
 
 /* --- retiring ------------------------------------------------------------------------------------------------- */
 
-static void retire(struct master *master, struct worker_handle *worker)
+static void retire(struct master *master, struct worker_handle *worker, bool last)
 {
-    worker_handle_stop(worker, true, false);
+    worker_handle_stop(worker, true, last);
     master_look_at(master, worker->due_ms);
 }
 
@@ -166,29 +184,70 @@ static void retire_surplus(struct master *master, const struct generation *gener
             return;
         if (worker->generation != generation->number || !worker_handle_serves(worker))
             continue;
-        retire(master, worker);
+        retire(master, worker, false);
         surplus--;
     }
 }
 
-/* Those that asked for it, once the others suffice. */
-static void retire_leaving(struct master *master, const struct generation *generation)
+static bool leaves(const struct worker_handle *worker, const struct generation *generation)
 {
+    return worker->generation == generation->number && worker->leaving && worker->state == WORKER_HANDLE_READY;
+}
+
+/* It was signalled, and does not wait for its replacement. */
+static bool drains_already(const struct worker_handle *worker)
+{
+    return atomic_load(&worker->slot->state) == SLOT_DRAINING;
+}
+
+static int recycled_at_once(const struct generation *generation, int wanted)
+{
+    int limit = (int)generation->settings.recycle_concurrency;
+    return limit > 0 ? limit : wanted >= 10 ? wanted / 10 : 1;
+}
+
+/* Of those that are to be replaced, so many have their replacements made at a time: the others serve on until then. None
+ * while a reload waits for all to be settled. */
+static void admit_leaving(struct master *master, const struct generation *generation, int wanted)
+{
+    bool settling = generation == master->coming && master->serving;
+    int room = settling ? 0 : recycled_at_once(generation, wanted);
+    LIST_EACH(it, &master->workers)
+        room -= leaves(LIST_ENTRY(it, struct worker_handle, node), generation) &&
+                LIST_ENTRY(it, struct worker_handle, node)->outgoing;
     LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
-        if (worker->generation == generation->number && worker->leaving && worker->state == WORKER_HANDLE_READY)
-            retire(master, worker);
+        if (!leaves(worker, generation) || worker->outgoing || (room <= 0 && !drains_already(worker)))
+            continue;
+        worker->outgoing = true;
+        room--;
     }
 }
 
-static void retire_outdated(struct master *master)
+/* Those whose replacements are ready. */
+static void retire_outgoing(struct master *master, const struct generation *generation)
+{
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (leaves(worker, generation) && worker->outgoing)
+            retire(master, worker, false);
+    }
+}
+
+/* Workers of generations that are no more. Those that serve do so until the serving generation is whole: after a reload
+ * that failed half-way it has to be made whole first. */
+static void retire_outdated_workers(struct master *master, bool whole)
 {
     LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->state <= WORKER_HANDLE_READY && !worker->abandoned &&
-            !master_generation(master, worker->generation))
-            retire(master, worker);
+            !master_generation(master, worker->generation) && (whole || worker->state != WORKER_HANDLE_READY))
+            retire(master, worker, master->drops_addresses);
     }
+}
+
+static void retire_outdated_molds(struct master *master)
+{
     LIST_EACH(it, &master->molds) {
         struct mold_handle *mold = LIST_ENTRY(it, struct mold_handle, node);
         if (mold->state != MOLD_STOPPING && !master_generation(master, mold->generation)) {
@@ -221,20 +280,18 @@ static void reload_if_asked(struct master *master)
         master_reload(master);
 }
 
-static void warn_of_other_addresses(const struct generation *old, const struct generation *new)
-{
-    char *before = settings_get(&old->settings, "bind"), *after = settings_get(&new->settings, "bind");
-    if (strcmp(before, after) != 0)
-        log_warning("bind is now %s: that needs a restart, the server still listens at %s", after, before);
-    free(before);
-    free(after);
-}
-
 static void reopen_log_for(const struct generation *generation)
 {
     const struct settings *settings = &generation->settings;
     if (log_open(settings->errorlog, settings->loglevel) != 0)
         log_error("Cannot open the error log %s: %s", settings->errorlog, strerror(errno));
+}
+
+/* What the predecessor's workers still accept there is served by them: nobody else does. */
+static void keep_listeners(struct master *master, const struct generation *generation)
+{
+    const struct settings *settings = &generation->settings;
+    master->drops_addresses = listeners_keep(&master->listeners, &settings->bind, (int)settings->backlog) > 0;
 }
 
 /* All its workers are ready: it serves, and its predecessor is outdated from now on. */
@@ -246,7 +303,7 @@ static void promote(struct master *master)
     master->coming = NULL;
     if (old) {
         reopen_log_for(new);
-        warn_of_other_addresses(old, new);
+        keep_listeners(master, new);
         log_info("Reloaded: generation %u serves", new->number);
         generation_free(old);
     } else {
@@ -269,6 +326,7 @@ static void end_reload(struct master *master)
     log_error("The reload has failed: generation %u serves on", master->serving->number);
     generation_free(master->coming);
     master->coming = NULL;
+    keep_listeners(master, master->serving);
     reload_if_asked(master);
 }
 
@@ -295,26 +353,50 @@ void master_scale(struct master *master, int by)
     log_info("Workers wanted: %d", wanted_workers(master, generation));
 }
 
-static struct census reconcile_generation(struct master *master, struct generation *generation)
+static struct census reconcile_generation(struct master *master, struct generation *generation, int wanted)
 {
+    admit_leaving(master, generation, wanted_workers(master, generation));
     struct census census = count_workers(master, generation);
-    int wanted = wanted_workers(master, generation);
     if (census.serving < wanted)
         spawn_missing(master, generation, census, wanted);
     else
         retire_surplus(master, generation, census.serving - wanted);
     if (census.ready >= wanted)
-        retire_leaving(master, generation);
+        retire_outgoing(master, generation);
     return census;
+}
+
+/* The exchange: so many of the coming generation's workers as are settled let as many of the serving one's go, if
+ * reload_step says so; otherwise these go together, when all of those are settled. Returns how many of the present ones
+ * are still wanted. */
+static int reconcile_coming(struct master *master)
+{
+    struct generation *serving = master->serving, *coming = master->coming;
+    int all = wanted_workers(master, coming), present = serving ? wanted_workers(master, serving) : 0;
+    int step = coming->configured && coming->settings.reload_step > 0 ? (int)coming->settings.reload_step : all;
+    int settled = count_workers(master, coming).settled;
+    int now = serving && settled + step < all ? settled + step : all;
+    struct census census = reconcile_generation(master, coming, now);
+    if ((serving ? census.settled : census.ready) >= all) {
+        promote(master);
+        return wanted_workers(master, master->serving);
+    }
+    master_look_at(master, serving ? census.settle_ms : 0);
+    return step >= all ? present : present > census.settled ? present - census.settled : 0;
 }
 
 void master_reconcile(struct master *master)
 {
+    int wanted = 0;
+    bool whole = false;
     if (master->stopping)
         return;
+    if (master->coming)
+        wanted = reconcile_coming(master);
+    else if (master->serving)
+        wanted = wanted_workers(master, master->serving);
     if (master->serving)
-        reconcile_generation(master, master->serving);
-    if (master->coming && reconcile_generation(master, master->coming).ready >= wanted_workers(master, master->coming))
-        promote(master);
-    retire_outdated(master);
+        whole = reconcile_generation(master, master->serving, wanted).ready >= wanted;
+    retire_outdated_workers(master, whole);
+    retire_outdated_molds(master);
 }

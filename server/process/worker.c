@@ -198,6 +198,15 @@ static void worker_stop(struct worker *worker, bool graceful, bool last)
         worker_abort(worker);
 }
 
+/* The master, when it hears of it, sees that this worker does not wait for its replacement. */
+static void leave_at_once(struct worker *worker)
+{
+    if (worker->state == WORKER_READY)
+        atomic_store(&worker->inherit->slot->state, SLOT_DRAINING);
+    worker_leave(worker, "SIGTERM");
+    worker_drain(worker, false);
+}
+
 /* --- what comes in -------------------------------------------------------------------------------------------- */
 
 static void on_listener(struct listener *listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
@@ -219,10 +228,8 @@ static void on_signals(struct watch *watch)
         worker->ops->on_reopen_logs(worker->arg);
     if (seen & (1u << SIGINT | 1u << SIGQUIT))
         worker_stop(worker, false, true);
-    else if (seen & 1u << SIGTERM) {
-        worker_leave(worker, "SIGTERM");
-        worker_drain(worker, false);
-    }
+    else if (seen & 1u << SIGTERM)
+        leave_at_once(worker);
 }
 
 static void worker_hear(struct worker *worker, const struct channel_message *message)

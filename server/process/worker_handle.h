@@ -36,7 +36,8 @@ struct worker_handle {
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
     uint64_t spawned_ms, ready_ms;                                 /* ready_ms: 0 before */
     uint64_t due_ms;                                               /* the state must have ended by then; 0: no limit */
-    bool leaving;                                                  /* has asked for a replacement */
+    bool leaving;                                                  /* is to be replaced … */
+    bool outgoing;                                                 /* … and that is under way */
     bool abandoned;  /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
     bool failed;     /* why it dies was logged */
     bool readable;   /* poll says so */
@@ -65,5 +66,5 @@ uint64_t worker_handle_check(struct worker_handle *worker, uint64_t now_ms);
 /* Counts as one of its generation's workers: not on its way out. */
 static inline bool worker_handle_serves(const struct worker_handle *worker)
 {
-    return worker->state <= WORKER_HANDLE_READY && !worker->leaving && !worker->abandoned;
+    return worker->state <= WORKER_HANDLE_READY && !worker->outgoing && !worker->abandoned;
 }

@@ -3,7 +3,8 @@
 the master is tested alone, and misfortunes can be had on order.
 
 The master runs it in place of a Python interpreter (--python). What goes wrong is said by the application's name, or by
-the file that $FAKE_MOLD names, read at each start of a mold: one of the words of MISFORTUNES.
+the file that $FAKE_MOLD names, read at each start of a mold: one of the words of MISFORTUNES. The file `settings`
+beside it is the configuration: lines of NAME VALUE.
 
 A worker answers one line, `GET /WHAT ...`, and closes: /pid, /generation, /exit?N, /abort, /stuck (its slot says that a
 turn began long ago), /leave (it asks to be replaced), /slow (answers when it is told to stop).
@@ -25,6 +26,7 @@ from pathlib import Path
 HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN = range(1, 11)
 VERSION = 1
 NO_SLOT = 0xFFFFFFFF
+TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
 
 SLOTS_AT, SLOT_BYTES, TURN_AT = 64, 128, 16  # struct scoreboard
@@ -41,6 +43,7 @@ MISFORTUNES = (
     "worker-dies-booting",
     "worker-hangs-booting",
     "worker-dies-young",
+    "second-worker-dies-booting",
 )
 
 
@@ -138,6 +141,9 @@ class Mold:
         self.channel, self.scoreboard = channel, scoreboard
         file = os.environ.get("FAKE_MOLD")
         self.misfortune = Path(file).read_text().strip() if file and Path(file).exists() else ""
+        settings = Path(file).with_name("settings") if file else None
+        self.settings = settings.read_text() if settings and settings.exists() else ""
+        self.spawned = 0
 
     def run(self) -> None:
         if self.misfortune == "exits-at-once":
@@ -159,7 +165,8 @@ class Mold:
 
     def answer(self) -> None:
         bad = self.misfortune == "bad-config"
-        self.channel.send(SETTINGS, b"workers\t1\tfake.conf.py:1\tmany\n" if bad else b"")
+        rows = ["workers many"] if bad else self.settings.splitlines()
+        self.channel.send(SETTINGS, "".join(f"{row.replace(' ', TAB, 1)}\n" for row in rows).encode())
         if self.channel.receive()[0] != CONFIGURED:
             sys.exit(0)
         if self.misfortune == "cannot-load":
@@ -170,6 +177,9 @@ class Mold:
         self.channel.send(LOADED, struct.pack("=16s", b""))
 
     def spawn(self, spawn: tuple[int, int, int], fds: list[int]) -> None:
+        self.spawned += 1
+        if self.misfortune == "second-worker-dies-booting" and self.spawned >= 2:
+            self.misfortune = "worker-dies-booting"
         if self.misfortune == "cannot-fork":
             self.channel.failed(3, "sorry: cannot-fork", spawn[0])
         else:

@@ -61,6 +61,7 @@ static void a_taken_port_is_named(void)
     char text[32];
     CHECK_INT(open_one("127.0.0.1:0"), 0);
     struct listeners first = listeners;
+    listeners.count = 0;
     snprintf(text, sizeof(text), "127.0.0.1:%d", port_of(first.fds[0]));
     CHECK_INT(open_one(text), -1);
     CHECK(says(text));
@@ -179,6 +180,33 @@ static void inherited_descriptors_must_listen(void)
     CHECK(says("fd://999"));
 }
 
+static struct str_list list_of(char **items, size_t count)
+{
+    return (struct str_list){ items, count };
+}
+
+static void what_is_open_stays(void)
+{
+    char again[32], *one[] = { "127.0.0.1:0" }, *two[] = { "127.0.0.1:0", (char *)path_in_folder("s") };
+    char *other[] = { again };
+    struct str_list first = list_of(one, 1), both = list_of(two, 2), renamed = list_of(other, 1);
+    int fds[LISTENERS_MAX];
+    CHECK_INT(listeners_open(&listeners, &first, 16, &errors), 0);
+    int kept = listeners.fds[0];
+    CHECK_INT(listeners_open(&listeners, &both, 16, &errors), 0);
+    CHECK_INT(listeners.count, 2);
+    CHECK_INT(listeners.fds[0], kept);
+    CHECK_INT(listeners_of(&listeners, &first, fds), 1);
+    CHECK_INT(fds[0], kept);
+    snprintf(again, sizeof(again), "127.0.0.1:%d", port_of(kept));
+    CHECK_INT(listeners_open(&listeners, &renamed, 16, &errors), 0); /* the same address in other words */
+    CHECK_INT(listeners_keep(&listeners, &renamed, 16), 2);
+    CHECK_INT(listeners.count, 1);
+    CHECK_INT(port_of(listeners.fds[0]), atoi(strchr(again, ':') + 1));
+    CHECK(access(path_in_folder("s") + strlen("unix:"), F_OK) != 0);
+    listeners_close(&listeners);
+}
+
 static void make_folder(void)
 {
     CHECK(mkdtemp(folder) != NULL);
@@ -194,4 +222,4 @@ CHECK_MAIN(TEST(make_folder), TEST(port_zero_takes_a_free_one), TEST(a_taken_por
            TEST(a_failure_closes_what_was_opened), TEST(ipv6_any_takes_ipv4_too), TEST(names_and_empty_hosts_are_bound),
            TEST(unix_sockets_are_open_to_all_and_removed_at_the_end), TEST(only_our_own_file_is_removed),
            TEST(stale_sockets_are_replaced_and_living_ones_are_not), TEST(abstract_names_work),
-           TEST(inherited_descriptors_must_listen), TEST(remove_folder))
+           TEST(inherited_descriptors_must_listen), TEST(what_is_open_stays), TEST(remove_folder))
