@@ -107,7 +107,9 @@ static bool start_with_fields(struct wsgi_call *call, int status, struct str rea
 {
     PyThreadState *saved;
     core_enter(call->wsgi, &saved);
-    enum request_result result = request_start(call->request, status, reason, fields, count);
+    enum request_result result = REQUEST_GONE;
+    if (call->request != NULL) /* as in send_bytes() */
+        result = request_start(call->request, status, reason, fields, count);
     core_leave(call->wsgi, saved);
     if (result == REQUEST_OK)
         call->declared_length = find_length(fields, count);
@@ -151,7 +153,8 @@ static bool start_again(struct wsgi_call *call, PyObject *exc_info)
     }
     PyThreadState *saved;
     core_enter(call->wsgi, &saved);
-    request_recall(call->request);
+    if (call->request != NULL)
+        request_recall(call->request);
     core_leave(call->wsgi, saved);
     call->started = false;
     return true;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -177,3 +178,15 @@ def test_threads_with_one_thread_to_spare(gate: Path) -> None:
         probe.wait_report(blocked[0][1], "blocks")
         assert probe.get("/hello").status == 200
         unblock(blocked, gate)
+
+
+@pytest.mark.parametrize("threads", [1, THREADS])
+def test_a_signal_handler_of_the_application_runs_at_once(threads: int) -> None:
+    """Also while no request is there that would run Python code."""
+    with probe_server(threads, app="wsgi_signal:app") as probe:
+        assert probe.get("/").body == b"waits"
+        (worker,) = probe.server.workers()
+        for count in (1, 2):
+            os.kill(worker, signal.SIGALRM)
+            probe.server.wait_log("handled SIGALRM", count=count)
+        assert probe.get("/").body == b"waits"
