@@ -15,6 +15,7 @@
 #define FLUSH_BYTES (64 * 1024)
 #define PENDING_INLINE 4
 #define PENDING_MAX 64
+#define LOST_WRITES 5 /* after these, writing to a lost connection is warned of */
 
 struct stream {
     PyObject_HEAD
@@ -256,9 +257,13 @@ static int check_writable(struct stream *s, const char *method)
 
 static int write_lost(struct stream *s)
 {
-    if (s->conn_lost < 1000000)
+    if (s->conn_lost <= LOST_WRITES)
         s->conn_lost++;
-    return s->conn_lost > 5 ? call_and_forget(s, state_of(s)->str__warn_lost, NULL) : 0;
+    if (s->conn_lost <= LOST_WRITES)
+        return 0;
+    PyObject *result = PyObject_CallMethodNoArgs((PyObject *)s->loop, state_of(s)->str__warn_lost);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
 }
 
 static int write_one(struct stream *s, PyObject *data)
@@ -326,8 +331,10 @@ static int write_drained(struct stream *s)
         if (set == NULL)
             return -1;
     }
-    if (s->closing)
+    if (s->closing) {
+        s->conn_lost++;
         return call_and_forget(s, state_of(s)->str__call_connection_lost, Py_None);
+    }
     if (s->eof)
         shutdown(s->fd, SHUT_WR);
     return 0;
@@ -493,7 +500,8 @@ static PyObject *get_protocol(PyObject *self, void *closure)
     return Py_NewRef(protocol ? protocol : Py_None);
 }
 
-/* None says that the connection is lost: then the transport is let go of, so that no cycle is left. */
+/* None says that the connection is lost: the descriptor is closed, its number may be another's by now. And the transport
+ * is let go of, so that no cycle is left. */
 static int set_protocol(PyObject *self, PyObject *value, void *closure)
 {
     (void)closure;
@@ -503,8 +511,13 @@ static int set_protocol(PyObject *self, PyObject *value, void *closure)
         return -1;
     s->buffered_protocol = buffered;
     Py_XSETREF(s->protocol, Py_XNewRef(value));
-    if (value == NULL || value == Py_None)
-        Py_CLEAR(s->transport);
+    if (value != NULL && value != Py_None)
+        return 0;
+    s->fd = -1;
+    s->conn_lost += s->conn_lost == 0;
+    pending_clear(s);
+    Py_CLEAR(s->buffer);
+    Py_CLEAR(s->transport);
     return 0;
 }
 

@@ -90,8 +90,8 @@ class SocketTransport(selector_events._SelectorSocketTransport):
         if self.is_reading():
             self._stream.start_reading()
 
-    def _warn_lost(self) -> None:
-        logger.warning("socket.send() raised exception.")
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        selector_events._SelectorTransport.set_protocol(self, protocol)  # the next class would keep a method of ours
 
 
 class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
@@ -206,6 +206,9 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
 
     def _slow_callback(self, handle: Any, seconds: float) -> None:
         logger.warning("Executing %s took %.3f seconds", base_events._format_handle(handle), seconds)
+
+    def _warn_lost(self) -> None:
+        logger.warning("socket.send() raised exception.")
 
     # --- fork ---
 
