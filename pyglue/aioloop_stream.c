@@ -5,7 +5,7 @@
  * Reading: the watcher's callback reads and calls the protocol at once, inside the poll.
  * Writing: what is written during a turn is kept by reference and leaves in one system call when the turn settles, or at
  * once when it is much. What the kernel does not take is copied into `buffer`, and the writer is watched. Whoever asks
- * for the buffer from outside makes it leave first, so nobody sees that writing is late. */
+ * for the buffer from outside, or ends the connection, makes it leave first, so nobody sees that writing is late. */
 #include "pyglue/aioloop_impl.h"
 
 #include <structmember.h>
@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 
 #define FLUSH_BYTES (64 * 1024)
+#define SEND_FLAGS (MSG_NOSIGNAL | MSG_DONTWAIT)
 #define PENDING_INLINE 4
 #define PENDING_MAX 64
 #define LOST_WRITES 5 /* after these, writing to a lost connection is warned of */
@@ -47,10 +48,12 @@ static Py_ssize_t buffered_bytes(const struct stream *s)
 
 static PyObject *call_transport(struct stream *s, PyObject *method, PyObject *a, PyObject *b)
 {
-    PyObject *args[] = { s->transport, a, b };
     if (s->transport == NULL)
         Py_RETURN_NONE;
-    return PyObject_VectorcallMethod(method, args, a == NULL ? 1 : b == NULL ? 2 : 3, NULL);
+    PyObject *args[] = { Py_NewRef(s->transport), a, b }; /* the call may make us let go of it */
+    PyObject *result = PyObject_VectorcallMethod(method, args, a == NULL ? 1 : b == NULL ? 2 : 3, NULL);
+    Py_DECREF(args[0]);
+    return result;
 }
 
 /* Passes the exception that is set to the transport, as the standard library does; but lets those through that leave
@@ -134,9 +137,9 @@ static ssize_t send_pending(struct stream *s)
     for (int i = 0; i < s->pending_count; i++)
         parts[i] = (struct iovec){ PyBytes_AS_STRING(s->pending[i]), (size_t)PyBytes_GET_SIZE(s->pending[i]) };
     if (s->pending_count == 1)
-        return send(s->fd, parts[0].iov_base, parts[0].iov_len, MSG_NOSIGNAL);
+        return send(s->fd, parts[0].iov_base, parts[0].iov_len, SEND_FLAGS);
     struct msghdr message = { .msg_iov = parts, .msg_iovlen = (size_t)s->pending_count };
-    return sendmsg(s->fd, &message, MSG_NOSIGNAL);
+    return sendmsg(s->fd, &message, SEND_FLAGS);
 }
 
 /* Copies what was not sent. */
@@ -326,7 +329,8 @@ static int write_drained(struct stream *s)
 {
     watch_unset(s->loop, s->fd, true);
     if (s->empty_waiter != NULL) {
-        PyObject *set = PyObject_CallMethod(s->empty_waiter, "set_result", "O", Py_None);
+        PyObject *waiter = Py_NewRef(s->empty_waiter), *set = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
+        Py_DECREF(waiter);
         Py_XDECREF(set);
         if (set == NULL)
             return -1;
@@ -344,7 +348,7 @@ static int on_writable(struct stream *s)
 {
     if (s->conn_lost || s->buffer == NULL)
         return 0;
-    ssize_t n = send(s->fd, PyByteArray_AS_STRING(s->buffer), (size_t)PyByteArray_GET_SIZE(s->buffer), MSG_NOSIGNAL);
+    ssize_t n = send(s->fd, PyByteArray_AS_STRING(s->buffer), (size_t)PyByteArray_GET_SIZE(s->buffer), SEND_FLAGS);
     if (n < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)
             return 0;
@@ -369,8 +373,9 @@ static int read_failed(struct stream *s)
 
 static int call_protocol(struct stream *s, PyObject *method, PyObject *argument, const char *failure)
 {
-    PyObject *args[] = { s->protocol, argument };
+    PyObject *args[] = { Py_NewRef(s->protocol), argument }; /* the call may give us another protocol */
     PyObject *result = argument ? PyObject_VectorcallMethod(method, args, 2, NULL) : NULL;
+    Py_DECREF(args[0]);
     Py_XDECREF(argument);
     Py_XDECREF(result);
     return result ? 0 : fatal(s, failure);
@@ -379,7 +384,7 @@ static int call_protocol(struct stream *s, PyObject *method, PyObject *argument,
 static int read_data(struct stream *s)
 {
     char *into = loop_read_buffer(s->loop->loop);
-    ssize_t n = recv(s->fd, into, LOOP_READ_BYTES, 0);
+    ssize_t n = recv(s->fd, into, LOOP_READ_BYTES, MSG_DONTWAIT);
     if (n < 0)
         return read_failed(s);
     if (n == 0)
@@ -391,9 +396,10 @@ static int read_data(struct stream *s)
 /* A buffer of the protocol's own: -1 with an exception. */
 static int get_buffer(struct stream *s, Py_buffer *view)
 {
-    PyObject *hint = PyLong_FromLong(-1), *args[] = { s->protocol, hint };
+    PyObject *hint = PyLong_FromLong(-1), *args[] = { Py_NewRef(s->protocol), hint };
     PyObject *buffer = hint ? PyObject_VectorcallMethod(state_of(s)->str_get_buffer, args, 2, NULL) : NULL;
     int outcome = buffer ? PyObject_GetBuffer(buffer, view, PyBUF_WRITABLE) : -1;
+    Py_DECREF(args[0]);
     Py_XDECREF(hint);
     Py_XDECREF(buffer);
     if (outcome == 0 && view->len == 0) {
@@ -409,7 +415,7 @@ static int read_into_buffer(struct stream *s)
     Py_buffer view;
     if (get_buffer(s, &view) < 0)
         return fatal(s, "Fatal error: protocol.get_buffer() call failed.");
-    ssize_t n = recv(s->fd, view.buf, (size_t)view.len, 0);
+    ssize_t n = recv(s->fd, view.buf, (size_t)view.len, MSG_DONTWAIT);
     int error = errno;
     PyBuffer_Release(&view);
     errno = error;
@@ -445,6 +451,14 @@ void stream_on_event(PyObject *self, bool writer)
 }
 
 /* --- methods ---------------------------------------------------------------------------------------------------------------- */
+
+static PyObject *stream_method_flush(PyObject *self, PyObject *none)
+{
+    (void)none;
+    if (stream_flush(STREAM(self)) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
 
 static PyObject *stream_start_reading(PyObject *self, PyObject *none)
 {
@@ -598,6 +612,7 @@ static void stream_dealloc(PyObject *self)
 static PyMethodDef stream_methods[] = {
     { "write", stream_write, METH_O, "Write bytes; they leave at the end of the turn, or when the socket takes them." },
     { "writelines", stream_writelines, METH_O, "Write each of an iterable." },
+    { "flush", stream_method_flush, METH_NOARGS, "Send now what was written in this turn." },
     { "start_reading", stream_start_reading, METH_NOARGS, "Watch the socket, and feed the protocol." },
     { "is_closing", stream_is_closing, METH_NOARGS, "Whether it is closing or closed." },
     { "is_reading", stream_is_reading, METH_NOARGS, "Whether the protocol is fed." },

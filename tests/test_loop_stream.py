@@ -254,6 +254,26 @@ def test_peer_that_is_gone(loop, caplog):
     assert any("socket.send() raised exception" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof", "get_write_buffer_size"])
+def test_connection_is_lost_once_if_the_last_write_fails(loop, end):
+    failures = []
+    loop.set_exception_handler(lambda _, context: failures.append(context))
+
+    async def main():
+        protocol, far = await connect()
+        protocol.transport.pause_reading()
+        far.close()
+        protocol.transport.write(b"x")
+        getattr(protocol.transport, end)()
+        error = await protocol.lost
+        await asyncio.sleep(0.001)
+        assert protocol.events == ["made", "lost"]
+        return type(error)
+
+    assert loop.run_until_complete(main()) is BrokenPipeError
+    assert failures == []
+
+
 @pytest.mark.parametrize("method", ["data_received", "eof_received", "get_buffer", "buffer_updated"])
 def test_protocol_that_fails_loses_its_connection(loop, method):
     contexts = []

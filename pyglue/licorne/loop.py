@@ -90,6 +90,20 @@ class SocketTransport(selector_events._SelectorSocketTransport):
         if self.is_reading():
             self._stream.start_reading()
 
+    # What ends a connection looks at the state that a failed write leaves: so what was written is sent first.
+
+    def close(self) -> None:
+        self._stream.flush()
+        super().close()
+
+    def write_eof(self) -> None:
+        self._stream.flush()
+        super().write_eof()
+
+    def _force_close(self, exc: BaseException | None) -> None:
+        self._stream.flush()
+        super()._force_close(exc)
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         selector_events._SelectorTransport.set_protocol(self, protocol)  # the next class would keep a method of ours
 
