@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Private memory of four workers that share a preloaded application of about 100 MB, after requests and a full GC in each.
+
+    bench/memory.py [--peer licorne|gunicorn]
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import subprocess
+
+import run
+
+WORKERS, REQUESTS = 4, 20_000
+
+
+def fetch(port: int, path: str) -> int:
+    """A request over a connection of its own; the pid of the worker that answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection.request("GET", path)
+    pid = int(connection.getresponse().read())
+    connection.close()
+    return pid
+
+
+def visit_all(port: int, path: str) -> list[int]:
+    seen: set[int] = set()
+    for _ in range(5000):
+        seen.add(fetch(port, path))
+        if len(seen) == WORKERS:
+            break
+    return sorted(seen)
+
+
+def report(label: str, root: int, workers: list[int]) -> None:
+    each = [run.memory_kib(pid)["private"] / 1024 for pid in workers]
+    total = run.memory_kib(root)
+    print(f"{label:34} tree: private {total['private'] / 1024:6.1f} MiB, PSS {total['pss'] / 1024:6.1f} MiB; "
+          f"workers' private: {', '.join(f'{m:.1f}' for m in each)} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--licorne", default=str(run.ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure")
+    args = parser.parse_args()
+    port = run.free_port()
+    command = [f"{args.licorne}/licorne", "heap:app", "-b", f"127.0.0.1:{port}", "-w", str(WORKERS), "--preload",
+               "--log-level", "warning"]
+    server = run.Server("licorne", command, port, pinned=False)
+    try:
+        report("after boot", server.process.pid, visit_all(port, "/"))
+        subprocess.run(["wrk", "-t1", "-c64", "-d2s", f"http://127.0.0.1:{port}/"], check=True, capture_output=True)
+        for _ in range(REQUESTS // 100):
+            fetch(port, "/")
+        report("after requests", server.process.pid, visit_all(port, "/"))
+        report("after a full GC in each worker", server.process.pid, visit_all(port, "/collect"))
+    finally:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
