@@ -92,7 +92,11 @@ class Server:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        self._wait_ready()
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + 20
@@ -196,12 +200,13 @@ def main() -> None:
     args = parser.parse_args()
 
     names = ["yardstick", *args.peers.split(",")]
-    servers = [start(name, args) for name in names]
+    servers: list[Server] = []
     cpu: dict[str, list[float]] = {name: [] for name in names}
     rps: dict[str, list[float]] = {name: [] for name in names}
     try:
-        for server in servers:
-            server.load(1, args.connections, args.wrk)  # warm up
+        for name in names:
+            servers.append(start(name, args))
+            servers[-1].load(1, args.connections, args.wrk)  # warm up
         for number in range(args.rounds):
             for server in servers if number % 2 == 0 else servers[::-1]:
                 c, r = server.load(args.seconds, args.connections, args.wrk)
