@@ -48,6 +48,8 @@ static inline struct asgi *asgi_of(struct runtime *runtime)
 
 /* licorne.ClientDisconnected, an OSError: what send() raises when nobody listens any more. */
 extern PyObject *asgi_client_disconnected;
+/* asyncio.CancelledError; set once there is a runtime. */
+extern PyObject *asgi_cancelled_error;
 
 /* --- asgi_http.c ------------------------------------------------------------------------------------------------- */
 

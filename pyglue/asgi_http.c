@@ -19,6 +19,7 @@
 #define FREE_MAX 128
 
 PyObject *asgi_client_disconnected;
+PyObject *asgi_cancelled_error;
 
 static PyTypeObject *http_type;
 static struct asgi_http *free_https[FREE_MAX];
@@ -112,7 +113,8 @@ static int target_len(const struct request *request)
 static void log_failure(const struct asgi_http *http, PyObject *exception)
 {
     const struct request *request = http->request;
-    if (from_disconnect(exception)) {
+    bool gone = request->conn == NULL && !http->complete;
+    if (from_disconnect(exception) || (gone && PyErr_GivenExceptionMatches(exception, asgi_cancelled_error))) {
         log_debug("The application ended as the client has closed the connection");
         return;
     }

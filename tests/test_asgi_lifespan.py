@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from pathlib import Path
 
@@ -94,3 +95,24 @@ def test_wrong_events_raise_in_the_application() -> None:
 def test_context_of_the_lifespan_is_that_of_the_requests() -> None:
     with server("app") as running, Client(running.connect()) as client:
         assert client.ask("/context").json()["before"] == "lifespan"
+
+
+# --- the end of a worker
+
+
+def test_tasks_that_are_left_are_cancelled_and_named() -> None:
+    with server("app") as running:
+        with Client(running.connect()) as client:
+            client.ask("/leave_task")
+        assert running.stop() == 0
+        assert "was cancelled: <Task cancelled name='forgotten'" in running.log
+
+
+def test_fast_stop_ends_requests_without_blaming_them() -> None:
+    with server("app") as running, Client(running.connect()) as client:
+        client.send(b"GET /gate/never HTTP/1.1\r\nHost: a\r\n\r\n")
+        with Client(running.connect()) as other:
+            assert other.ask("/notes/gate").json() == ["never"]
+        running.stop(signal.SIGINT)
+        assert client.at_end()
+        assert "[ERROR]" not in running.log

@@ -517,6 +517,12 @@ async def case_exit_task(scope, receive, send):
     await answer(send, b"leaving")
 
 
+async def case_leave_task(scope, receive, send):
+    """A task that nobody ends."""
+    KEPT.append(asyncio.create_task(asyncio.sleep(1000), name="forgotten"))
+    await answer(send, b"left")
+
+
 # --- resources
 
 
