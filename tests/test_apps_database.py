@@ -20,8 +20,8 @@ from support.services import Postgres
 
 APPS = Path(__file__).resolve().parent / "apps"
 DRIVERS = ["sqlalchemy", "psycopg"]
-# The limit may strike before the database has begun with the query, and then psycopg's request to cancel comes too early
-# and psycopg waits for the end: with any server.
+# The limit may strike before the database has begun with the query; psycopg then asks too early for its cancellation,
+# and waits for its end, under any server.
 TOO_LONG = "seconds=2&limit=0.02"
 OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
 ASLEEP = f"{OTHERS} AND state = 'active' AND query LIKE '%pg_sleep%'"
