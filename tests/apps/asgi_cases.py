@@ -358,6 +358,9 @@ async def case_task(scope, receive, send):
     if "later" in parameters(scope):
         await asyncio.sleep(0.001)
         found["same"] = asyncio.current_task() is task
+    if "gate" in parameters(scope):
+        note("gate-" + parameters(scope)["gate"], True)
+        await GATE.setdefault(parameters(scope)["gate"], asyncio.Event()).wait()
     await answer(send, found)
 
 
@@ -385,7 +388,7 @@ async def case_gate(scope, receive, send):
     """/gate/<name> waits until /open/<name>."""
     name = scope["path"].rpartition("/")[2]
     event = GATE.setdefault(name, asyncio.Event())
-    note("gate", name)
+    note("gate-" + name, True)
     await event.wait()
     await answer(send, b"through")
 
