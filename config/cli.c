@@ -103,6 +103,18 @@ static void apply_foreign(struct parser *parser, const struct option *option, co
     buf_printf(parser->errors, "%s\n", option->fixed);
 }
 
+/* The log is not open yet: whoever opens it says it. */
+static void apply_ignored(struct parser *parser, const struct option *option, const char *value)
+{
+    struct buf *notes = &parser->settings->notes;
+    if (option->takes_value && !value)
+        take_value(parser);
+    buf_append_str(notes, str_from(option->name));
+    if (parser->variable)
+        buf_printf(notes, " (in $%s)", parser->variable);
+    buf_printf(notes, " has no effect: %s\n", option->fixed);
+}
+
 /* `value` is the one attached to the option by '=' or, to a short one, directly; NULL: none is. */
 static void apply(struct parser *parser, const struct option *option, const char *value)
 {
@@ -118,6 +130,9 @@ static void apply(struct parser *parser, const struct option *option, const char
         break;
     case OPTION_VERSION:
         parser->wants_version = true;
+        break;
+    case OPTION_IGNORED:
+        apply_ignored(parser, option, value);
         break;
     case OPTION_FOREIGN:
         apply_foreign(parser, option, value);

@@ -10,11 +10,14 @@
 
 static const struct {
     const char *spellings;
+    enum option_role role;
     bool takes_value;
     const char *advice;
 } foreign[] = {
-#define FOREIGN(spellings, takes_value, advice) { spellings, takes_value, advice },
+#define FOREIGN(spellings, takes_value, advice) { spellings, OPTION_FOREIGN, takes_value, advice },
+#define IGNORED(spellings, takes_value, advice) { spellings, OPTION_IGNORED, takes_value, advice },
 #include "config/foreign.def"
+#undef IGNORED
 #undef FOREIGN
 };
 
@@ -100,7 +103,7 @@ static void add_foreign(struct option_list *list)
         while (setting_row_word(&spellings, ' ', &name)) {
             if (option_find(list, name))
                 continue;
-            struct option *option = add(list, name, OPTION_FOREIGN);
+            struct option *option = add(list, name, foreign[i].role);
             option->takes_value = foreign[i].takes_value;
             option->fixed = foreign[i].advice;
         }
@@ -153,7 +156,7 @@ size_t option_match(const struct option_list *list, struct str prefix, const str
         return 0;
     for (size_t i = 0; i < list->count; i++) {
         const struct option *option = &list->options[i];
-        if (option->role == OPTION_FOREIGN || strncmp(option->name, prefix.p, prefix.len) != 0)
+        if (option->role >= OPTION_IGNORED || strncmp(option->name, prefix.p, prefix.len) != 0)
             continue;
         if (count > 0 && same_meaning(option, found[0]))
             continue;
@@ -168,7 +171,7 @@ const struct option *option_nearest(const struct option_list *list, const char *
 {
     struct nearest nearest = nearest_to(name);
     for (size_t i = 0; i < list->count; i++)
-        if (list->options[i].role != OPTION_FOREIGN && strlen(list->options[i].name) > 2)
+        if (list->options[i].role < OPTION_IGNORED && strlen(list->options[i].name) > 2)
             nearest_offer(&nearest, list->options[i].name, list->options[i].name);
     return nearest.best ? option_find(list, str_from(nearest.best)) : NULL;
 }

@@ -13,6 +13,7 @@ enum option_role {
     OPTION_FLAG,  /* sets `row` to `fixed`, which may be NULL for None */
     OPTION_HELP,
     OPTION_VERSION,
+    OPTION_IGNORED, /* of another server, without an effect here; `fixed` says why */
     OPTION_FOREIGN, /* takes a value if `takes_value`; `fixed` says what to do instead */
 };
 

@@ -7,6 +7,7 @@
 
 #include "config/address.h"
 #include "config/setting_row.h"
+#include "config/worker_class.h"
 #include "server/base/mem.h"
 
 enum { QUOTED_MAX = 200 }; /* bytes of a refused value that a message repeats */
@@ -128,6 +129,7 @@ void settings_done(struct settings *settings)
         row_done(settings, &setting_rows[i]);
     free(settings->sources);
     free(settings->origins);
+    buf_done(&settings->notes);
     memset(settings, 0, sizeof(*settings));
 }
 
@@ -402,7 +404,8 @@ static bool check_addresses(const struct settings *settings, struct buf *errors)
 
 bool settings_validate(struct settings *settings, struct buf *errors)
 {
-    return fold_into_bind(settings, errors) && check_addresses(settings, errors);
+    bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
+    return worker_class_check(settings, errors) && good;
 }
 
 bool settings_has_app(const struct settings *settings, struct buf *errors)

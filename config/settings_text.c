@@ -204,9 +204,17 @@ static void append_python(const struct settings *settings, const struct setting_
     free(value);
 }
 
+/* What the command is to do, once: a file that says so would serve nothing. */
+static bool is_order(const struct setting_row *row)
+{
+    return strcmp(row->name, "check_config") == 0 || strcmp(row->name, "print_config") == 0;
+}
+
 void settings_print(const struct settings *settings, struct buf *text)
 {
     for (size_t i = 0; i < setting_row_count; i++) {
+        if (is_order(&setting_rows[i]))
+            continue;
         buf_printf(text, "%-34s = ", setting_rows[i].name);
         append_python(settings, &setting_rows[i], text);
         buf_append_str(text, STR("  # "));

@@ -61,7 +61,7 @@ static const char *const renamed[][2] = {
 };
 
 /* What the command line says to the option of another server that this name stands for; NULL: none. */
-static const char *advice_for(const char *name)
+static const char *advice_for(const char *name, enum log_level *level)
 {
     struct option_list options;
     char spelling[80];
@@ -73,7 +73,8 @@ static const char *advice_for(const char *name)
             snprintf(spelling, sizeof(spelling), "%s", renamed[i][1]);
     option_list_init(&options);
     const struct option *option = option_find(&options, str_from(spelling));
-    const char *advice = option != NULL && option->role == OPTION_FOREIGN ? option->fixed : NULL;
+    const char *advice = option != NULL && option->role >= OPTION_IGNORED ? option->fixed : NULL;
+    *level = advice != NULL && option->role == OPTION_IGNORED ? LOG_LEVEL_INFO : LOG_LEVEL_WARNING;
     option_list_done(&options);
     return advice;
 }
@@ -87,12 +88,13 @@ static void mention_unknown(PyObject *entry)
         return;
     }
     const char *text = utf8_or(name, ""), *where = utf8_or(place, "");
-    const char *advice = advice_for(text), *near = settings_nearest(text);
-    if (advice != NULL)
-        log_warning("%s: \"%s\" has no effect: %s", where, text, advice);
-    else if (near != NULL)
+    enum log_level level;
+    const char *advice = advice_for(text, &level), *near = settings_nearest(text);
+    if (advice != NULL && level >= log_threshold())
+        log_write(level, "%s: \"%s\" has no effect: %s", where, text, advice);
+    else if (advice == NULL && near != NULL)
         log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", where, text, near);
-    else
+    else if (advice == NULL)
         log_debug("%s: \"%s\" is no setting: ignored", where, text);
 }
 

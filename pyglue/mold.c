@@ -554,7 +554,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
-    if (mold.settings.preload_app)
+    if (mold.settings.preload_app || mold.settings.check_config)
         preload(&mold);
     withstand_signals(); /* the application may have set its own */
     freeze(&mold);

@@ -2,6 +2,7 @@
  * the only file that may know every other. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -62,30 +63,47 @@ static bool may_name_an_app(const struct settings *settings)
     return settings->config || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0;
 }
 
+static void log_notes(const struct settings *settings)
+{
+    struct str rest = buf_str(&settings->notes), line;
+    for (; rest.len > 0; rest.p += line.len + 1, rest.len -= line.len + 1) {
+        line = (struct str){ rest.p, (size_t)((const char *)memchr(rest.p, '\n', rest.len) - rest.p) };
+        log_info("%.*s", (int)line.len, line.p);
+    }
+}
+
 static int serve(const struct settings *settings, struct buf *errors)
 {
     if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
         return refuse(errors, EXIT_USAGE);
     log_open(NULL, settings->loglevel);
+    log_notes(settings);
     return master_run(settings);
+}
+
+/* What the configuration file would be refused for is told too; nothing is served. */
+static int refuse_all(const struct settings *settings, struct buf *errors)
+{
+    refuse(errors, EXIT_CONFIG);
+    if (may_name_an_app(settings)) {
+        log_open(NULL, settings->loglevel > LOG_LEVEL_WARNING ? settings->loglevel : LOG_LEVEL_WARNING);
+        master_check(settings);
+    }
+    return EXIT_CONFIG;
 }
 
 static int run(struct settings *settings, int argc, char **argv, struct buf *errors)
 {
-    switch (cli_parse(settings, argc, argv, errors)) {
-    case CLI_HELP:
+    enum cli_action action = cli_parse(settings, argc, argv, errors);
+    if (action == CLI_HELP)
         return print_help();
-    case CLI_VERSION:
+    if (action == CLI_VERSION)
         return print_version();
-    case CLI_USAGE_ERROR:
+    bool good = cli_environment(settings, environ, errors);
+    if (action == CLI_USAGE_ERROR)
         return refuse(errors, EXIT_USAGE);
-    case CLI_VALUE_ERROR:
-        return refuse(errors, EXIT_CONFIG);
-    case CLI_SERVE:
-        break;
-    }
-    if (!cli_environment(settings, environ, errors))
-        return refuse(errors, EXIT_CONFIG);
+    if (!good || action == CLI_VALUE_ERROR)
+        return refuse_all(settings, errors);
     return serve(settings, errors);
 }
 

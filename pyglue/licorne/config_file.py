@@ -121,6 +121,8 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
         place = f"{where}:{lines[original]}" if original in lines else where
         if name in HOOKS and callable(value):
             file.hooks.append((name, place))
+        elif name == "worker_class" and isinstance(value, type):
+            file.settings.append(Setting(name, [f"{value.__module__}.{value.__qualname__}"], place))
         elif original.startswith("_") or not _is_plain(value):
             continue  # imports, functions, objects: the file's own
         elif (name in BIND_PARTS and has_bind) or name == "config":

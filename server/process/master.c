@@ -289,10 +289,11 @@ static void master_done(struct master *master)
     free(master->message);
 }
 
-int master_run(const struct settings *given)
+static int run(const struct settings *given, bool checking)
 {
     struct master *master = mem_zalloc(sizeof(*master));
     master->given = given;
+    master->checking = checking;
     if (master_init(master) != 0 || master_find_python(master) != 0) {
         master->exit_code = EXIT_CONFIG;
     } else {
@@ -302,10 +303,21 @@ int master_run(const struct settings *given)
             wait_for_news(master);
             master_turn(master);
         }
-        log_info("Stopped");
+        if (!checking && !given->print_config && !given->check_config)
+            log_info("Stopped");
     }
     int exit_code = master->exit_code;
     master_done(master);
     free(master);
     return exit_code;
+}
+
+int master_run(const struct settings *given)
+{
+    return run(given, false);
+}
+
+int master_check(const struct settings *given)
+{
+    return run(given, true);
 }

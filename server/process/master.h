@@ -48,6 +48,7 @@ struct master {
     bool slot_used[SCOREBOARD_SLOTS];
 
     bool stopping, graceful;
+    bool checking;              /* only the configuration file is wanted */
     int exit_code;
     uint64_t began_ms, look_ms; /* look_ms: when something is due; 0: nothing is */
     struct channel_message *message;
@@ -57,6 +58,8 @@ struct master {
 
 /* Runs the server until it ends; returns the exit code of the process. `given` outlives the call. */
 int master_run(const struct settings *given);
+/* Only reads the configuration file and logs what is wrong with it; serves nothing. */
+int master_check(const struct settings *given);
 /* Begins to stop: workers finish what is in flight, or not. */
 void master_stop(struct master *master, bool graceful);
 void master_kill_all(struct master *master);

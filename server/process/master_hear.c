@@ -1,6 +1,7 @@
 /* master_hear: what molds and workers say to the master. */
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -105,12 +106,44 @@ static bool open_more(struct master *master, const struct generation *generation
     return true;
 }
 
+static void print_settings(const struct settings *settings)
+{
+    struct buf text = { 0 };
+    settings_print(settings, &text);
+    fwrite(buf_str(&text).p, 1, buf_len(&text), stdout);
+    fflush(stdout);
+    buf_done(&text);
+}
+
+/* --check-config: nothing is opened, only the application is still to be loaded. */
+static bool only_check(struct master *master, const struct generation *generation, struct buf *errors)
+{
+    (void)master, (void)generation, (void)errors;
+    return true;
+}
+
+/* Whether the configuration was all that was wanted. */
+static bool settings_suffice(struct master *master, const struct settings *settings)
+{
+    if (master->serving || (!master->checking && !settings->print_config))
+        return false;
+    if (!master->checking)
+        print_settings(settings);
+    master_stop(master, true);
+    return true;
+}
+
 static bool configure(struct master *master, struct generation *generation, const struct channel_message *message)
 {
     struct buf errors = { 0 };
     bool (*settle)(struct master *, const struct generation *, struct buf *) =
         master->serving ? open_more : settle_down;
-    if (generation_configure(generation, message, &errors) && settle(master, generation, &errors))
+    bool good = generation_configure(generation, message, &errors);
+    if (good && settings_suffice(master, &generation->settings))
+        return false;
+    if (!master->serving && generation->settings.check_config)
+        settle = only_check;
+    if (good && settle(master, generation, &errors))
         return true;
     log_errors(&errors);
     master_generation_failed(master, generation, EXIT_CONFIG);
@@ -135,12 +168,15 @@ static void on_mold_settings(struct master *master, struct mold_handle *mold, co
     mold->due_ms = limit_ms > 0 ? clock_ms() + (uint64_t)limit_ms : 0;
 }
 
-static void on_mold_loaded(struct mold_handle *mold)
+static void on_mold_loaded(struct master *master, struct mold_handle *mold)
 {
+    const struct generation *generation = master_generation(master, mold->generation);
     if (mold->state != MOLD_LOADING)
         return;
     mold->state = MOLD_LOADED;
     mold->due_ms = 0;
+    if (generation && !master->serving && generation->settings.check_config)
+        master_stop(master, true);
 }
 
 static struct worker_handle *spawning_worker(const struct master *master, uint32_t slot)
@@ -188,7 +224,7 @@ static void on_mold_message(struct master *master, struct mold_handle *mold, con
         on_mold_settings(master, mold, message);
         break;
     case CHANNEL_LOADED:
-        on_mold_loaded(mold);
+        on_mold_loaded(master, mold);
         break;
     case CHANNEL_FAILED:
         on_mold_failed(master, mold, message);

@@ -181,13 +181,23 @@ static void test_help_and_version_win(void)
 
 static void test_options_of_others(void)
 {
-    CHECK(refused("-k uvicorn.workers.UvicornWorker a:b", CLI_USAGE_ERROR, "-k: licorne has one kind of worker"));
-    CHECK(!strstr(said, "unexpected"));
+    CHECK(sets("-k uvicorn.workers.UvicornWorker a:b", "app", "a:b"));
     CHECK(refused("--reload a:b", CLI_USAGE_ERROR,
                   "--reload: an option of gunicorn or uvicorn that licorne does not support yet"));
     CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
     CHECK(refused("-D a:b", CLI_USAGE_ERROR, "-D: "));
-    CHECK(refused("--dirty-app x:Y", CLI_USAGE_ERROR, "--dirty-app: licorne has no dirty arbiters"));
+}
+
+static void test_options_without_effect(void)
+{
+    CHECK_INT(parse("--loop uvloop --spew --http=h11 a:b --no-use-colors"), CLI_SERVE);
+    CHECK(has("app", "a:b"));
+    CHECK(str_eq(buf_str(&settings.notes),
+                 STR("--loop has no effect: licorne has its own event loop\n"
+                     "--spew has no effect: licorne does not trace lines: use python -m trace, or a debugger\n"
+                     "--http has no effect: licorne has its own HTTP parser\n"
+                     "--no-use-colors has no effect: the logs have no colours\n")));
+    end();
 }
 
 /* --- Words */
@@ -368,5 +378,6 @@ static void test_random_lines(void)
 
 CHECK_MAIN(TEST(test_forms), TEST(test_flags), TEST(test_lists), TEST(test_application),
            TEST(test_every_row_from_its_options), TEST(test_usage_errors), TEST(test_bad_values),
-           TEST(test_help_and_version_win), TEST(test_options_of_others), TEST(test_words), TEST(test_variables),
+           TEST(test_help_and_version_win), TEST(test_options_of_others),
+           TEST(test_options_without_effect), TEST(test_words), TEST(test_variables),
            TEST(test_command_args), TEST(test_platform_variables), TEST(test_help), TEST(test_random_lines))

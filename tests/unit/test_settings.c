@@ -467,6 +467,30 @@ static void test_all_bad_addresses_are_named(void)
     end();
 }
 
+static bool serves_as(const char *worker_class)
+{
+    begin();
+    bool good = set("worker_class", worker_class) && settings_validate(&settings, &errors);
+    return good;
+}
+
+static void test_worker_classes(void)
+{
+    static const char *const good[] = { "sync", "gthread", "asgi", "uvicorn.workers.UvicornWorker",
+                                        "uvicorn_worker.UvicornH11Worker", "gunicorn.workers.ggthread.ThreadWorker" };
+    static const char *const bad[] = { "gevent", "eventlet", "tornado", "shop.workers.Own",
+                                       "gunicorn.workers.ggevent.GeventWorker" };
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        CHECK(serves_as(good[i]));
+        end();
+    }
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        CHECK(!serves_as(bad[i]));
+        CHECK(says(strstr(bad[i], "tornado") ? "tornado itself" : "leave it out"));
+        end();
+    }
+}
+
 static void test_has_app(void)
 {
     begin();
@@ -626,6 +650,7 @@ CHECK_MAIN(TEST(test_rows_are_complete), TEST(test_defaults_are_allowed), TEST(t
            TEST(test_bad_values_are_refused), TEST(test_numbers_survive_formatting), TEST(test_none),
            TEST(test_messages), TEST(test_messages_are_one_line), TEST(test_nearest), TEST(test_stronger_source_wins),
            TEST(test_lists), TEST(test_other_names), TEST(test_bind_from_parts), TEST(test_bind_and_parts),
-           TEST(test_all_bad_addresses_are_named), TEST(test_has_app), TEST(test_text_round_trip),
+           TEST(test_all_bad_addresses_are_named), TEST(test_has_app), TEST(test_worker_classes),
+           TEST(test_text_round_trip),
            TEST(test_text_of_strong_sources_only), TEST(test_text_of_proposals), TEST(test_malformed_text),
            TEST(test_print), TEST(test_random_values), TEST(test_random_text))

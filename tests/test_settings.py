@@ -1,0 +1,147 @@
+"""Settings, seen from the command: what is printed, what is checked, what other servers' names and values do."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.server import Server
+
+WEB = """
+    async def app(scope, receive, send):
+        raise NotImplementedError
+"""
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in {"web.py": WEB, **files}.items():
+        (folder / name).write_text(textwrap.dedent(text))
+
+
+class Said(NamedTuple):
+    log: str
+    output: str
+
+
+def end_of(folder: Path, *args: str, bind: str | None = None, env: dict[str, str] | None = None) -> tuple[int, Said]:
+    with Server(*args, cwd=folder, wait=False, bind=bind, env=env) as server:
+        return server.wait_exit(), Said(server.log, server.output)
+
+
+# --- --print-config
+
+
+def test_each_value_is_printed_with_its_origin(tmp_path):
+    write(tmp_path, {"gunicorn.conf.py": "\nworkers = 2\ntimeout = 60\n"})
+    env = {"WEB_CONCURRENCY": "7", "LICORNE_BACKLOG": "100"}
+    code, said = end_of(tmp_path, "web:app", "--threads", "3", "--print-config", env=env)
+    assert code == 0
+    lines = dict(re.findall(r"^(\w+) += (.*)$", said.output, re.MULTILINE))
+    assert lines["workers"] == "2  # gunicorn.conf.py:2"
+    assert lines["timeout"] == "60  # gunicorn.conf.py:3"
+    assert lines["backlog"] == "100  # $LICORNE_BACKLOG"
+    assert lines["threads"] == "3  # --threads"
+    assert lines["app"] == '"web:app"  # APP'
+    assert lines["keepalive"].endswith("  # default")
+
+
+def test_what_is_printed_is_a_configuration_file(tmp_path):
+    write(tmp_path, {})
+    args = ["--workers", "3", "--bind", "127.0.0.1:0", "--bind", "unix:x.sock", "--access-logfile", "-", "--chdir", "."]
+    code, first = end_of(tmp_path, "web:app", *args, "--print-config")
+    assert code == 0
+    (tmp_path / "licorne.conf.py").write_text(first.output)
+    code, second = end_of(tmp_path, "--print-config")
+    assert code == 0
+
+    def values(text: str) -> dict[str, str]:
+        found = re.findall(r"^(\w+) += (.*?)  # ", text, re.MULTILINE)
+        return {name: value for name, value in found if name not in ("config", "python")}
+
+    assert values(first.output) == values(second.output)
+
+
+def test_nothing_is_opened_to_print(tmp_path):
+    write(tmp_path, {})
+    with Server("web:app", cwd=tmp_path) as server:
+        code, _ = end_of(tmp_path, "web:app", "--print-config", "--bind", f"127.0.0.1:{server.port}")
+        assert code == 0
+
+
+# --- --check-config
+
+
+@pytest.mark.parametrize(
+    ("files", "app", "code", "message"),
+    [
+        ({}, "web:app", 0, ""),
+        ({}, "web:nope", 4, 'has no attribute "nope"'),
+        ({"broken.py": "1 / 0"}, "broken:app", 4, "ZeroDivisionError"),
+        ({"gunicorn.conf.py": "workers = 0"}, "web:app", 1, "workers = '0'"),
+        ({"gunicorn.conf.py": "workers ="}, "web:app", 1, "gunicorn.conf.py:1: invalid syntax"),
+        ({"gunicorn.conf.py": "worker_class = 'gevent'"}, "web:app", 1, "runs no greenlets"),
+    ],
+    ids=["good", "attribute", "import", "value", "syntax", "worker class"],
+)
+def test_check(tmp_path, files, app, code, message):
+    write(tmp_path, files)
+    ended, said = end_of(tmp_path, app, "--check-config")
+    assert (ended, message in said.log) == (code, True)
+    assert "Listening" not in said.log
+
+
+# --- mistakes
+
+
+def test_all_mistakes_come_out_at_once(tmp_path):
+    write(tmp_path, {"gunicorn.conf.py": "threads = 'many'\nkeepalive = -1\n"})
+    code, said = end_of(tmp_path, "web:app", "--workers", "x", "--port", "y", env={"LICORNE_BACKLOG": "z"})
+    assert code == 1
+    for part in (
+        "workers = 'x' (from --workers)",
+        "port = 'y' (from --port)",
+        "backlog = 'z' (from $LICORNE_BACKLOG)",
+        "threads = 'many' (from gunicorn.conf.py:1)",
+        "keepalive = '-1' (from gunicorn.conf.py:2)",
+    ):
+        assert part in said.log
+
+
+# --- names and values of other servers
+
+
+def test_an_old_command_line_serves(tmp_path):
+    write(tmp_path, {})
+    args = [
+        "-k",
+        "uvicorn.workers.UvicornWorker",
+        "--worker-tmp-dir",
+        "/dev/shm",
+        "--loop",
+        "uvloop",
+        "--no-use-colors",
+    ]
+    with Server("web:app", *args, cwd=tmp_path) as server:
+        assert server.log.count("has no effect") == 3
+
+
+def test_an_old_file_serves(tmp_path):
+    text = """
+        import multiprocessing
+        class Worker:
+            pass
+        Worker.__module__ = "uvicorn.workers"
+        worker_class = Worker
+        workers = min(multiprocessing.cpu_count() * 2 + 1, 2)
+        worker_tmp_dir = "/dev/shm"
+        dirty_workers = 2
+    """
+    write(tmp_path, {"gunicorn.conf.py": text})
+    with Server("web:app", cwd=tmp_path) as server:
+        assert 'gunicorn.conf.py:8: "worker_tmp_dir" has no effect' in server.log
+        assert 'gunicorn.conf.py:9: "dirty_workers" has no effect: licorne has no dirty arbiters' in server.log
+        assert "WARNING" not in server.log
