@@ -55,12 +55,18 @@ static bool parse_status(PyObject *text, int *status, struct str *reason)
     return true;
 }
 
+/* Fields of the connection are the server's: an application's are not passed on (as gunicorn does; many set
+ * `Connection: keep-alive` beside an event stream). `Connection` itself the core reads, for its `close`. */
 static bool is_hop_by_hop(struct str name)
 {
     static const struct str hops[] = {
-        { "te", 2 },          { "upgrade", 7 },             { "trailers", 8 },
-        { "connection", 10 }, { "keep-alive", 10 },         { "transfer-encoding", 17 },
-        { "proxy-authenticate", 18 }, { "proxy-authorization", 19 },
+        { "te", 2 },
+        { "upgrade", 7 },
+        { "trailers", 8 },
+        { "keep-alive", 10 },
+        { "transfer-encoding", 17 },
+        { "proxy-authenticate", 18 },
+        { "proxy-authorization", 19 },
     };
     for (size_t i = 0; i < sizeof(hops) / sizeof(hops[0]); i++)
         if (str_ieq(name, hops[i]))
@@ -80,13 +86,19 @@ static bool parse_field(PyObject *item, struct field *field)
                      Py_TYPE(name)->tp_name, Py_TYPE(value)->tp_name);
         return false;
     }
-    if (!str_latin1(name, &field->name) || !str_latin1(value, &field->value))
-        return false;
-    if (is_hop_by_hop(field->name)) {
-        PyErr_Format(PyExc_ValueError, "%R is a hop-by-hop header, the server's own: remove it (PEP 3333)", name);
-        return false;
+    return str_latin1(name, &field->name) && str_latin1(value, &field->value);
+}
+
+/* Fills `fields`, which has room for all; returns how many there are, -1 with an exception. */
+static Py_ssize_t parse_fields(PyObject *headers, struct field *fields)
+{
+    Py_ssize_t count = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
+        if (!parse_field(PyList_GET_ITEM(headers, i), &fields[count]))
+            return -1;
+        count += !is_hop_by_hop(fields[count].name);
     }
-    return true;
+    return count;
 }
 
 /* The core has checked that it is a number, once. */
@@ -127,13 +139,10 @@ static bool start(struct wsgi_call *call, PyObject *status_text, PyObject *heade
         PyErr_Format(PyExc_TypeError, "the headers must be a list of tuples, not %.100s", Py_TYPE(headers)->tp_name);
         return false;
     }
-    size_t count = (size_t)PyList_GET_SIZE(headers);
-    if (count > FIELDS_ON_STACK)
-        fields = mem_alloc(count * sizeof(*fields));
-    bool ok = true;
-    for (size_t i = 0; ok && i < count; i++)
-        ok = parse_field(PyList_GET_ITEM(headers, i), &fields[i]);
-    ok = ok && start_with_fields(call, status, reason, fields, count);
+    if (PyList_GET_SIZE(headers) > FIELDS_ON_STACK)
+        fields = mem_alloc((size_t)PyList_GET_SIZE(headers) * sizeof(*fields));
+    Py_ssize_t count = parse_fields(headers, fields);
+    bool ok = count >= 0 && start_with_fields(call, status, reason, fields, (size_t)count);
     if (fields != on_stack)
         free(fields);
     return ok;

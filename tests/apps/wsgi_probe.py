@@ -200,8 +200,6 @@ def misuse(environ, start_response):
         "header-newline": lambda: start_response("200 OK", [("X", "a\r\nX-Injected: 1")]),
         "header-nul": lambda: start_response("200 OK", [("X", "a\0b")]),
         "header-unicode": lambda: start_response("200 OK", [("X", "\u20ac")]),
-        "hop-connection": lambda: start_response("200 OK", [("Connection", "close")]),
-        "hop-transfer": lambda: start_response("200 OK", [("Transfer-Encoding", "chunked")]),
         "length-word": lambda: start_response("200 OK", [("Content-Length", "many")]),
         "length-twice": lambda: start_response("200 OK", [("Content-Length", "4"), ("content-length", "4")]),
         "twice": lambda: (start_response("200 OK", TEXT), start_response("200 OK", TEXT)),
@@ -217,6 +215,12 @@ def misuse(environ, start_response):
         report(environ, f"raised {type(error).__name__}: {error}")
         raise
     return [b"must not be sent"]
+
+
+def hop_by_hop(environ, start_response):
+    hops = [("Connection", "keep-alive"), ("Keep-Alive", "timeout=5"), ("Upgrade", "h2c"), ("TE", "trailers")]
+    start_response("200 OK", [*hops, ("X-Mine", "1"), ("Transfer-Encoding", "chunked")])
+    return [b"kept"]
 
 
 def exc_info_replaces(environ, start_response):
