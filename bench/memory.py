@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Private memory of four workers that share a preloaded application of about 100 MB, after requests and a full GC in each.
+"""Private memory of four workers that share a preloaded application of about 100 MB, after requests and a full GC.
 
-    bench/memory.py [--peer licorne|gunicorn]
+bench/memory.py [--peer licorne|gunicorn]
 """
 
 from __future__ import annotations
@@ -36,17 +36,30 @@ def visit_all(port: int, path: str) -> list[int]:
 def report(label: str, root: int, workers: list[int]) -> None:
     each = [run.memory_kib(pid)["private"] / 1024 for pid in workers]
     total = run.memory_kib(root)
-    print(f"{label:34} tree: private {total['private'] / 1024:6.1f} MiB, PSS {total['pss'] / 1024:6.1f} MiB; "
-          f"workers' private: {', '.join(f'{m:.1f}' for m in each)} MiB")
+    print(
+        f"{label:34} tree: private {total['private'] / 1024:6.1f} MiB, PSS {total['pss'] / 1024:6.1f} MiB; "
+        f"workers' private: {', '.join(f'{m:.1f}' for m in each)} MiB"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--licorne", default=str(run.ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure")
+    parser.add_argument(
+        "--licorne", default=str(run.ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure"
+    )
     args = parser.parse_args()
     port = run.free_port()
-    command = [f"{args.licorne}/licorne", "heap:app", "-b", f"127.0.0.1:{port}", "-w", str(WORKERS), "--preload",
-               "--log-level", "warning"]
+    command = [
+        f"{args.licorne}/licorne",
+        "heap:app",
+        "-b",
+        f"127.0.0.1:{port}",
+        "-w",
+        str(WORKERS),
+        "--preload",
+        "--log-level",
+        "warning",
+    ]
     server = run.Server("licorne", command, port, pinned=False)
     try:
         report("after boot", server.process.pid, visit_all(port, "/"))

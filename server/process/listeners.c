@@ -101,13 +101,15 @@ static bool is_absent(int error)
  * with errno as it was. */
 static int copy_of_open(const struct listeners *listeners, const struct addrinfo *wanted)
 {
-    for (int i = 0; i < listeners->count; i++) {
+    int error = errno;
+    for (int i = 0; i < listeners->count && error == EADDRINUSE; i++) {
         struct sockaddr_storage bound = { 0 };
         socklen_t len = sizeof(bound);
-        if (errno == EADDRINUSE && getsockname(listeners->fds[i], (struct sockaddr *)&bound, &len) == 0 &&
-            len == wanted->ai_addrlen && memcmp(&bound, wanted->ai_addr, len) == 0)
+        if (getsockname(listeners->fds[i], (struct sockaddr *)&bound, &len) == 0 && len == wanted->ai_addrlen &&
+            memcmp(&bound, wanted->ai_addr, len) == 0)
             return fcntl(listeners->fds[i], F_DUPFD_CLOEXEC, 0);
     }
+    errno = error;
     return -1;
 }
 
