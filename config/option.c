@@ -27,6 +27,7 @@ static const struct {
 } short_cuts[] = {
     { "--access-log", "accesslog", "-" },
     { "--no-access-log", "accesslog", NULL },
+    { "--no-control-socket", "control_socket", "" },
 };
 
 static struct option *add(struct option_list *list, struct str name, enum option_role role)

@@ -9,11 +9,9 @@
  * One pair of Python's fork hooks spans both forks. The worker tells the master before it does anything else. */
 #include "pyglue/module.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -23,6 +21,7 @@
 
 #include "config/settings.h"
 #include "config/version.h"
+#include "pyglue/allocator.h"
 #include "pyglue/config_file.h"
 #include "pyglue/load.h"
 #include "pyglue/pyerr.h"
@@ -30,6 +29,7 @@
 #include "pyglue/serve.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
+#include "server/process/descriptors.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 #include "server/process/worker.h"
@@ -314,19 +314,6 @@ static bool call_gc(const char *function, bool *truth)
     return ok;
 }
 
-/* Memory that was freed and would be copied with its pages' first use: back to the system before the fork. */
-static void purge_allocator(void)
-{
-    int (*mallctl)(const char *, void *, size_t *, void *, size_t) =
-        (int (*)(const char *, void *, size_t *, void *, size_t))dlsym(RTLD_DEFAULT, "mallctl");
-    if (mallctl != NULL) {
-        mallctl("thread.tcache.flush", NULL, NULL, NULL, 0);
-        mallctl("arena.4096.purge", NULL, NULL, NULL, 0); /* MALLCTL_ARENAS_ALL */
-    } else {
-        malloc_trim(0);
-    }
-}
-
 /* "Thread-1 (poll), pool_0": Python's threads but the main one. New reference or NULL. */
 static PyObject *other_threads(Py_ssize_t *count)
 {
@@ -401,7 +388,7 @@ static void freeze(struct mold *m)
     call_gc("collect", NULL);
     call_gc("disable", NULL);
     call_gc("freeze", NULL);
-    purge_allocator();
+    allocator_purge(); /* what was freed would be copied with its pages' first use */
 }
 
 static void say_loaded(const struct mold *m)
@@ -550,6 +537,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     put_cwd_first(&mold);
     answer_settings(&mold);
     receive_settings(&mold, CHANNEL_CONFIGURED, &mold.settings);
+    descriptors_limit(mold.settings.open_files);
     apply_chdir(&mold);
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
     if (mold.settings.pythonpath != NULL)

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "config/settings.h"
+#include "pyglue/allocator.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
 #include "pyglue/runtime.h"
@@ -28,6 +29,7 @@
 #define EXIT_BOOT 3
 #define EXIT_APP 4
 #define FAST_END_MS 2000  /* after a fast stop: what the application's own shutdown may take */
+#define QUIET_MS 1000     /* no request for so long: the memory that a busy spell took goes back */
 #define LEAST_END_MS 1000 /* … and what is left of graceful_timeout at least */
 
 struct serving {
@@ -39,14 +41,34 @@ struct serving {
     struct endpoint *endpoints; /* by listener; they live as long as the process */
     uint64_t requests_at_most;  /* max_requests with its jitter; 0: no limit */
     uint64_t end_by_ms;         /* when the end must be over; 0: not yet ending */
-    bool accepting, left;
+    struct coarse_timer quiet;
+    uint64_t requests_seen;     /* when `quiet` was set, or at the last purge */
+    bool accepting, left, awaits_quiet;
 };
 
 /* ---- what the worker tells -------------------------------------------------------------------------------------- */
 
+static void on_quiet(struct coarse_timer *timer)
+{
+    struct serving *s = LIST_ENTRY(timer, struct serving, quiet);
+    s->awaits_quiet = false;
+    if (http_server_stats(s->http)->requests == s->requests_seen)
+        allocator_purge();
+}
+
+/* Once about a second after a busy spell: the allocator gives nothing back while it is not used. */
+static void await_quiet(struct serving *s, uint64_t requests)
+{
+    if (s->awaits_quiet || requests == s->requests_seen)
+        return;
+    s->awaits_quiet = true;
+    s->requests_seen = requests;
+    coarse_timer_arm(s->runtime->loop, &s->quiet, QUIET_MS);
+}
+
 static void publish_stats(void *arg)
 {
-    const struct serving *s = arg;
+    struct serving *s = arg;
     const struct http_stats *stats = http_server_stats(s->http);
     struct slot *slot = s->inherit->slot;
     atomic_store_explicit(&slot->requests, stats->requests, memory_order_relaxed);
@@ -55,6 +77,7 @@ static void publish_stats(void *arg)
     atomic_store_explicit(&slot->in_flight, stats->in_flight, memory_order_relaxed);
     for (int i = 0; i < 6; i++)
         atomic_store_explicit(&slot->status_class[i], stats->status_class[i], memory_order_relaxed);
+    await_quiet(s, stats->requests);
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -227,6 +250,7 @@ static void compose(struct serving *s, const struct application *application)
     if (s->requests_at_most > 0)
         http_server_on_finished(s->http, on_finished, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
+    coarse_timer_init(&s->quiet, on_quiet);
     loop_before_wait(s->runtime->loop, publish_stats, s);
     s->accepting = true;
 }

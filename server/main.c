@@ -10,6 +10,7 @@
 #include "config/settings.h"
 #include "config/version.h"
 #include "server/base/log.h"
+#include "server/process/control.h"
 #include "server/process/master.h"
 
 #define NARROW_COLUMNS 60
@@ -109,6 +110,8 @@ static int run(struct settings *settings, int argc, char **argv, struct buf *err
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "ctl") == 0)
+        return control_client(argc - 1, argv + 1);
     struct settings settings;
     struct buf errors = { 0 };
     settings_init(&settings);

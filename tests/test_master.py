@@ -496,6 +496,15 @@ def ask_path(path: Path, what: str) -> str:
         return client.makefile().read().strip()
 
 
+def test_max_worker_lifetime(fake_server: FakeServer) -> None:
+    with fake_server("--max-worker-lifetime", "0.3") as server:
+        (before,) = server.workers()
+        server.wait_log(rf"Worker {before} is to be replaced: max_worker_lifetime: \d+\.\d s")
+        server.wait_log(rf"Worker {before} has left")
+        assert int(ask(server, "/pid")) != before
+        assert not log_errors(server)
+
+
 def test_recycle_concurrency(fake_server: FakeServer) -> None:
     """Of four that want to be replaced at once, the second has to wait until the first one's replacement is ready."""
     with fake_server("--workers", "4") as server:

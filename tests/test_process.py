@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import threading
@@ -15,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from support.server import Server, alive, process_state, wait_until
+from support.server import Server, alive, command, process_state, wait_until
 
 APP = """
-import json, multiprocessing, os, signal, subprocess, sys, time
+import json, multiprocessing, os, resource, signal, subprocess, sys, time
 
 def info(environ):
     return {"pid": os.getpid(), "ppid": os.getppid(), "cwd": os.getcwd(), "path": sys.path[:2],
@@ -40,6 +41,25 @@ def maps(environ):
 def program(environ):
     return subprocess.run([sys.executable, "-c", "import os; print(os.environ.get('LD_PRELOAD'))"],
                           capture_output=True, text=True).stdout.strip()
+
+kept = []
+
+def grow(environ):
+    kept.append(bytearray(int(environ["QUERY_STRING"]) << 20))
+    return rss(environ)
+
+def breathe(environ):
+    many = [bytes(2000) for _ in range(50000)]
+    anchors = many[::100]
+    del many
+    kept.extend(anchors[-1:])
+    return rss(environ)
+
+def rss(environ):
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def limits(environ):
+    return resource.getrlimit(resource.RLIMIT_NOFILE)
 
 def sleeper():
     time.sleep(1000)
@@ -407,6 +427,31 @@ def test_term_of_a_worker_replaces_it(folder: Path) -> None:
         assert not log_errors(server)
 
 
+def test_max_worker_memory(folder: Path) -> None:
+    with Server("wsgi:app", "--max-worker-memory", "256M", cwd=folder) as server:
+        (before,) = server.workers()
+        get(server, "/grow?300")
+        server.wait_log(rf"Worker {before} is to be replaced: max_worker_memory: \d+\.\d MiB")
+        server.wait_log(rf"Worker {before} has left")
+        assert get(server, "/info")["pid"] != before
+        assert not log_errors(server)
+
+
+def test_max_worker_memory_hard(folder: Path) -> None:
+    with Server("wsgi:app", "--max-worker-memory-hard", "256M", cwd=folder) as server:
+        (before,) = server.workers()
+        get(server, "/grow?300")
+        server.wait_log(rf"Worker {before} has taken \d+\.\d MiB of memory, more than 256\.0 MiB .*: killed")
+        server.wait_log("Booting worker", count=2)
+        assert get(server, "/info")["pid"] != before
+
+
+def test_a_memory_limit_that_nobody_can_keep(folder: Path) -> None:
+    with Server("wsgi:app", "--max-worker-memory", "1M", cwd=folder) as server:
+        server.wait_log("max_worker_memory is too low, and left aside")
+        assert get(server, "/info")["pid"] == server.workers()[0]
+
+
 # --- reloading
 
 
@@ -501,27 +546,66 @@ def name_of(pid: int) -> str:
 # --- rest
 
 
-def test_nothing_runs_when_nothing_is_due(folder: Path) -> None:
-    with Server("asgi:app", "--workers", "2", cwd=folder) as server:
-        get(server, "/?0")
-        pids = server.processes()
+def wait_for_quiet(server: Server) -> None:
+    pids = server.processes()
 
-        def switches() -> list[str]:
-            return [
-                line
-                for pid in pids
-                for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-                if line.startswith("voluntary_ctxt_switches")
-            ]
+    def switches() -> list[str]:
+        return [
+            line
+            for pid in pids
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        ]
 
-        previous: list[list[str]] = [[]]
+    previous: list[list[str]] = [[]]
 
-        def settled() -> bool:
-            before, previous[0] = previous[0], switches()
-            time.sleep(0.5)  # the time over which nothing may happen: what is measured
-            return before == previous[0]
+    def settled() -> bool:
+        before, previous[0] = previous[0], switches()
+        time.sleep(1.5)  # the time over which nothing may happen: what is measured
+        return before == previous[0]
 
-        wait_until(settled, "half a second without a wake-up", 10)
+    wait_until(settled, "a second and a half without a wake-up", 15)
+
+
+@pytest.mark.parametrize("limits", [[], ["--timeout", "0.4", "--max-worker-memory", "500M"]])
+def test_nothing_runs_when_nothing_is_due(folder: Path, limits: list[str]) -> None:
+    with Server("asgi:app", "--workers", "2", *limits, cwd=folder) as server:
+        for _ in range(2):
+            get(server, "/?0")
+            wait_for_quiet(server)
+
+
+def test_a_worker_that_sticks_after_a_long_rest_is_noticed(folder: Path) -> None:
+    with Server("wsgi:app", "--timeout", "0.4", cwd=folder) as server:
+        (before,) = server.workers()
+        get(server, "/info")
+        wait_for_quiet(server)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, "/slow?1000")
+        server.wait_log(rf"Worker {before} was stuck in one turn")
+
+
+@pytest.mark.parametrize("malloc", ["jemalloc", "system"])
+def test_memory_goes_back_after_a_busy_spell(folder: Path, malloc: str) -> None:
+    with Server("wsgi:app", "--malloc", malloc, cwd=folder) as server:
+        for _ in range(5):
+            get(server, "/breathe")
+        peak = get(server, "/breathe")
+        (pid,) = server.workers()
+
+        def rss() -> int:
+            return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
+
+        wait_until(lambda: rss() < peak - (50 << 20), "the memory to go back", 5)
+
+
+def test_as_many_descriptors_as_the_hard_limit_allows(folder: Path) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    poor = ["sh", "-c", 'ulimit -Sn 256; exec "$0" "$@"', *command()]
+    with Server("wsgi:app", program=poor, cwd=folder) as server:
+        assert get(server, "/limits") == [min(hard, 1048576), hard]
+    with Server("wsgi:app", "--open-files", "300", program=poor, cwd=folder) as server:
+        assert get(server, "/limits") == [300, hard]
 
 
 def test_the_master_is_small(folder: Path) -> None:

@@ -36,8 +36,11 @@ struct loop {
     void *release_arg;
     void (*before_wait)(void *);
     void *before_wait_arg;
-    bool blocking; /* the present poll may wait */
+    bool blocking;                   /* the present poll may wait */
     _Atomic uint64_t *turn_began_ns; /* where others see since when this turn lasts; or NULL */
+    _Atomic uint32_t *unseen;        /* … and set when they do not look; or NULL */
+    void (*on_unseen)(void *);
+    void *on_unseen_arg;
 
     struct list wheel[WHEEL_SLOTS];
     struct ev_timer wheel_timer;
@@ -73,12 +76,21 @@ static void on_acquire(struct ev_loop *ev)
         loop->acquire(loop->release_arg);
 }
 
+/* Nobody has looked for long: they are told that there is something to see again. */
+static void tell_unseen(struct loop *loop)
+{
+    atomic_store_explicit(loop->unseen, 0, memory_order_relaxed);
+    loop->on_unseen(loop->on_unseen_arg);
+}
+
 /* The turn begins when libev is back from the poller, before the first callback. */
 static void on_pending(struct ev_loop *ev)
 {
     struct loop *loop = ev_userdata(ev);
     if (loop->turn_began_ns)
         atomic_store_explicit(loop->turn_began_ns, loop_now_ns(loop), memory_order_relaxed);
+    if (loop->unseen && atomic_load_explicit(loop->unseen, memory_order_relaxed))
+        tell_unseen(loop);
     ev_invoke_pending(ev);
 }
 
@@ -150,7 +162,7 @@ static void on_wheel(struct ev_loop *ev, struct ev_timer *watcher, int revents)
         from = until;
     if (until - from >= WHEEL_SLOTS * COARSE_MS) /* after a long stop each slot is due, once */
         from = until - (WHEEL_SLOTS - 1) * COARSE_MS;
-    loop->wheel_wake_ms = until + COARSE_MS; /* what is armed meanwhile is found below */
+    loop->wheel_wake_ms = until + COARSE_MS;     /* what is armed meanwhile is found below */
     for (uint64_t slot = from; slot <= until; slot += COARSE_MS)
         wheel_run_slot(loop, slot, now);
     ev_timer_stop(ev, &loop->wheel_timer);
@@ -261,6 +273,13 @@ void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns)
 {
     loop->turn_began_ns = began_ns;
+}
+
+void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_unseen)(void *arg), void *arg)
+{
+    loop->unseen = unseen;
+    loop->on_unseen = on_unseen;
+    loop->on_unseen_arg = arg;
 }
 
 bool loop_has_deferred(const struct loop *loop)

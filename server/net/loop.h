@@ -49,6 +49,10 @@ void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acqu
  * waits: whoever shares that memory sees a loop that is stuck. */
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns);
 
+/* Whoever looks at that sets *unseen when it will not look again. The next turn clears it and calls on_unseen, before
+ * anything that could be stuck. NULL: nobody does. */
+void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_unseen)(void *arg), void *arg);
+
 /* Called before each wait for events: what the last turns changed is published then, once for all of them. */
 void loop_before_wait(struct loop *loop, void (*before_wait)(void *arg), void *arg);
 

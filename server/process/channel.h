@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 1
+#define CHANNEL_VERSION 2
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 64
 
@@ -36,6 +36,7 @@ enum channel_type {
                         STOP */
     CHANNEL_STOP,    /* master -> mold, worker: struct channel_stop */
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
+    CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
 };
 
 struct channel_hello {

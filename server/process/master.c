@@ -15,6 +15,8 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
+#include "server/process/control.h"
+#include "server/process/descriptors.h"
 #include "server/process/generation.h"
 #include "server/process/interpreter.h"
 #include "server/process/mold_handle.h"
@@ -74,7 +76,7 @@ static void on_end(struct master *master, int number)
 
 /* --- signals -------------------------------------------------------------------------------------------------- */
 
-static void reopen_logs(struct master *master)
+void master_reopen_logs(struct master *master)
 {
     if (log_reopen() != 0)
         log_error("Cannot reopen the error log: %s", strerror(errno));
@@ -103,7 +105,7 @@ static void on_signal(struct master *master, int number)
         master_scale(master, -1);
         break;
     case SIGUSR1:
-        reopen_logs(master);
+        master_reopen_logs(master);
         break;
     case SIGCHLD: /* the turn reaps anyway */
     case SIGWINCH:
@@ -229,12 +231,17 @@ static int milliseconds_until(uint64_t due_ms)
 
 static void wait_for_news(struct master *master)
 {
-    struct pollfd *polled = mem_alloc((count_children(master) + 1) * sizeof(*polled));
+    struct pollfd *polled = mem_alloc((count_children(master) + 1 + CONTROL_POLLED) * sizeof(*polled));
     polled[0] = (struct pollfd){ .fd = master->signals, .events = POLLIN };
-    size_t count = poll_children(master, polled + 1, false) + 1;
+    size_t children = poll_children(master, polled + 1, false) + 1, count = children;
+    if (master->control)
+        count += control_poll(master->control, polled + children);
     if (poll(polled, count, milliseconds_until(master->look_ms)) < 0)
-        memset(polled, 0, count * sizeof(*polled)); /* EINTR: a signal is in the queue */
+        for (size_t i = 0; i < count; i++)
+            polled[i].revents = 0; /* EINTR: a signal is in the queue */
     poll_children(master, polled + 1, true);
+    if (master->control)
+        control_turn(master->control, polled + children, master);
     free(polled);
 }
 
@@ -256,6 +263,7 @@ static int master_init(struct master *master)
     list_init(&master->workers);
     master->message = mem_alloc(sizeof(*master->message));
     master->began_ms = clock_ms();
+    descriptors_limit(master->given->open_files);
     master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     master->signals = signals_open();
     master->board = scoreboard_new(&master->board_fd);
@@ -282,6 +290,7 @@ static int master_find_python(struct master *master)
 static void master_done(struct master *master)
 {
     listeners_close(&master->listeners);
+    control_free(master->control);
     generation_free(master->serving);
     generation_free(master->coming);
     free(master->python);

@@ -24,10 +24,13 @@
 #include "server/process/scoreboard.h"
 
 struct channel_message;
+struct control;
 struct generation;
 struct mold_handle;
 struct settings;
 struct worker_handle;
+
+#define WORKERS_MAX 1024
 
 enum { EXIT_OK = 0, EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BOOT = 3, EXIT_LOAD = 4 };
 
@@ -37,6 +40,7 @@ struct master {
     struct scoreboard *board;
     int board_fd, start_folder, signals;
     struct listeners listeners;
+    struct control *control; /* NULL: none */
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
@@ -63,6 +67,7 @@ int master_check(const struct settings *given);
 /* Begins to stop: workers finish what is in flight, or not. */
 void master_stop(struct master *master, bool graceful);
 void master_kill_all(struct master *master);
+void master_reopen_logs(struct master *master);
 /* The turn is to be taken again at `due_ms` (0: no wish). */
 void master_look_at(struct master *master, uint64_t due_ms);
 
@@ -83,6 +88,7 @@ void master_reconcile(struct master *master);
 void master_reload(struct master *master);
 /* TTIN, TTOU */
 void master_scale(struct master *master, int by);
+int master_wanted_workers(const struct master *master, const struct generation *generation);
 /* NULL: it is not wanted any more. */
 struct generation *master_generation(const struct master *master, uint32_t number);
 /* It cannot come up (the reason is logged): ends the server with `exit_code`, or the reload. */

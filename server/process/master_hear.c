@@ -12,6 +12,8 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/process/channel.h"
+#include "server/process/control.h"
+#include "server/process/descriptors.h"
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
@@ -78,6 +80,21 @@ static int open_listeners(struct master *master, const struct settings *settings
     return listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors);
 }
 
+/* One that was asked for must come to be; without the other one can live. */
+static bool open_control(struct master *master, const char *path, struct buf *errors)
+{
+    struct buf reason = { 0 };
+    if (path && !*path)
+        return true;
+    master->control = control_new(path, path ? errors : &reason);
+    if (!master->control && !path)
+        log_warning("%.*s", (int)buf_len(&reason) - 1, buf_str(&reason).p);
+    else if (master->control)
+        log_debug("Control socket: %s", control_path(master->control));
+    buf_done(&reason);
+    return master->control || !path;
+}
+
 /* What only the settings tell: the folder, the log, the addresses. */
 static bool settle_down(struct master *master, const struct generation *generation, struct buf *errors)
 {
@@ -90,7 +107,8 @@ static bool settle_down(struct master *master, const struct generation *generati
         buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(errno));
         return false;
     }
-    if (open_listeners(master, settings, errors) != 0)
+    descriptors_limit(settings->open_files);
+    if (open_listeners(master, settings, errors) != 0 || !open_control(master, settings->control_socket, errors))
         return false;
     announce(master, generation);
     return true;
@@ -278,11 +296,9 @@ static void on_worker_leaving(const struct master *master, struct worker_handle 
 {
     struct channel_leaving leaving;
     TAKE(message, leaving);
-    memcpy(worker->reason, leaving.reason, sizeof(worker->reason));
-    worker->reason[sizeof(worker->reason) - 1] = '\0';
-    worker->leaving = true;
+    leaving.reason[sizeof(leaving.reason) - 1] = '\0';
     if (!master->stopping)
-        log_info("Worker %d is to be replaced: %s", (int)worker->pid, worker->reason);
+        worker_handle_leave(worker, leaving.reason);
 }
 
 static void on_worker_message(struct master *master, struct worker_handle *worker,
@@ -301,6 +317,9 @@ static void on_worker_message(struct master *master, struct worker_handle *worke
         break;
     case CHANNEL_LEAVING:
         on_worker_leaving(master, worker, message);
+        break;
+    case CHANNEL_AWAKE:
+        worker->awake_ms = clock_ms();
         break;
     default:
         log_warning("Worker %d sent a message that the master does not know: %d", (int)worker->pid, (int)message->type);

@@ -17,7 +17,6 @@
 #include "server/process/worker_handle.h"
 
 #define SPAWNS_AT_ONCE 8 /* requests that a mold has not answered yet: it forks one after the other anyway */
-#define WORKERS_MAX 1024
 
 struct census {
     int serving;        /* alive and not on their way out */
@@ -57,7 +56,7 @@ static struct census count_workers(const struct master *master, const struct gen
     return census;
 }
 
-static int wanted_workers(const struct master *master, const struct generation *generation)
+int master_wanted_workers(const struct master *master, const struct generation *generation)
 {
     int wanted = (int)generation->settings.workers + master->scale;
     return wanted < 1 ? 1 : wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
@@ -298,7 +297,7 @@ static void keep_listeners(struct master *master, const struct generation *gener
 static void promote(struct master *master)
 {
     struct generation *old = master->serving, *new = master->coming;
-    int workers = wanted_workers(master, new);
+    int workers = master_wanted_workers(master, new);
     master->serving = new;
     master->coming = NULL;
     if (old) {
@@ -347,15 +346,15 @@ void master_scale(struct master *master, int by)
     const struct generation *generation = master->serving ? master->serving : master->coming;
     if (master->stopping || !generation || !generation->configured)
         return;
-    int before = wanted_workers(master, generation);
+    int before = master_wanted_workers(master, generation);
     if (before + by >= 1 && before + by <= WORKERS_MAX)
         master->scale += by;
-    log_info("Workers wanted: %d", wanted_workers(master, generation));
+    log_info("Workers wanted: %d", master_wanted_workers(master, generation));
 }
 
 static struct census reconcile_generation(struct master *master, struct generation *generation, int wanted)
 {
-    admit_leaving(master, generation, wanted_workers(master, generation));
+    admit_leaving(master, generation, master_wanted_workers(master, generation));
     struct census census = count_workers(master, generation);
     if (census.serving < wanted)
         spawn_missing(master, generation, census, wanted);
@@ -372,14 +371,14 @@ static struct census reconcile_generation(struct master *master, struct generati
 static int reconcile_coming(struct master *master)
 {
     struct generation *serving = master->serving, *coming = master->coming;
-    int all = wanted_workers(master, coming), present = serving ? wanted_workers(master, serving) : 0;
+    int all = master_wanted_workers(master, coming), present = serving ? master_wanted_workers(master, serving) : 0;
     int step = coming->configured && coming->settings.reload_step > 0 ? (int)coming->settings.reload_step : all;
     int settled = count_workers(master, coming).settled;
     int now = serving && settled + step < all ? settled + step : all;
     struct census census = reconcile_generation(master, coming, now);
     if ((serving ? census.settled : census.ready) >= all) {
         promote(master);
-        return wanted_workers(master, master->serving);
+        return master_wanted_workers(master, master->serving);
     }
     master_look_at(master, serving ? census.settle_ms : 0);
     return step >= all ? present : present > census.settled ? present - census.settled : 0;
@@ -394,7 +393,7 @@ void master_reconcile(struct master *master)
     if (master->coming)
         wanted = reconcile_coming(master);
     else if (master->serving)
-        wanted = wanted_workers(master, master->serving);
+        wanted = master_wanted_workers(master, master->serving);
     if (master->serving)
         whole = reconcile_generation(master, master->serving, wanted).ready >= wanted;
     retire_outdated_workers(master, whole);

@@ -6,7 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCOREBOARD_VERSION 1
+#define SCOREBOARD_VERSION 2
 #define SCOREBOARD_SLOTS 2048 /* workers of all generations at once; untouched pages cost nothing */
 
 enum slot_state { SLOT_FREE, SLOT_BOOTING, SLOT_READY, SLOT_DRAINING };
@@ -19,6 +19,7 @@ struct slot {
     _Atomic uint64_t requests, conns_accepted;
     _Atomic uint32_t conns, in_flight;
     _Atomic uint64_t status_class[6];
+    _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
 };
 
 struct scoreboard {

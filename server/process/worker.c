@@ -264,6 +264,12 @@ static void on_channel(struct watch *watch)
     worker_stop(worker, true, true);
 }
 
+static void on_unseen(void *arg)
+{
+    const struct worker *worker = arg;
+    channel_send(worker->inherit->channel, CHANNEL_AWAKE, NULL, 0, NULL, 0);
+}
+
 /* --- entry points --------------------------------------------------------------------------------------------- */
 
 int worker_hello(const struct inherit *inherit)
@@ -292,6 +298,7 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
     }
     watch_start(&worker->channel, loop, inherit->channel, on_channel);
     loop_publish_turn(loop, &inherit->slot->turn_began_ns);
+    loop_publish_unseen(loop, &inherit->slot->unseen, on_unseen, worker);
     forking_worker = worker;
     pthread_once(&once, register_fork_handler);
     return worker;
@@ -364,6 +371,7 @@ void worker_free(struct worker *worker)
     alarm_clear(&worker->quiet);
     alarm_clear(&worker->graceful);
     loop_publish_turn(worker->loop, NULL);
+    loop_publish_unseen(worker->loop, NULL, NULL, NULL);
     if (forking_worker == worker)
         forking_worker = NULL;
     free(worker->listeners);

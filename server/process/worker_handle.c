@@ -3,7 +3,9 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <unistd.h>
 
 #include "config/settings.h"
@@ -15,7 +17,6 @@
 
 #define FAST_STOP_MS 2000  /* INT, QUIT: then the kill */
 #define EXIT_GRACE_MS 1000 /* after graceful_timeout: for the worker's own abort and the application's shutdown */
-#define ABORT_MS 1000      /* between SIGABRT, which may write a traceback, and SIGKILL */
 
 static uint64_t due_after(int64_t limit_ms)
 {
@@ -31,8 +32,31 @@ static void slot_clear(struct slot *slot)
     atomic_store(&slot->conns_accepted, 0);
     atomic_store(&slot->conns, 0);
     atomic_store(&slot->in_flight, 0);
+    atomic_store(&slot->unseen, 0);
     for (size_t i = 0; i < sizeof(slot->status_class) / sizeof(slot->status_class[0]); i++)
         atomic_store(&slot->status_class[i], 0);
+}
+
+/* Siblings that were started together are not to leave together. */
+static int64_t draw_lifetime(const struct settings *settings)
+{
+    uint64_t random = 0;
+    if (settings->max_worker_lifetime_ms == 0)
+        return 0;
+    if (getrandom(&random, sizeof(random), 0) < 0)
+        random = clock_ns();
+    return settings->max_worker_lifetime_ms +
+           (int64_t)(random % ((uint64_t)settings->max_worker_lifetime_jitter_ms + 1));
+}
+
+static void take_limits(struct worker_handle *worker, const struct settings *settings)
+{
+    worker->boot_timeout_ms = settings->boot_timeout_ms;
+    worker->turn_timeout_ms = settings->timeout_ms;
+    worker->graceful_timeout_ms = settings->graceful_timeout_ms;
+    worker->lifetime_ms = draw_lifetime(settings);
+    worker->memory_bytes = settings->max_worker_memory;
+    worker->memory_hard_bytes = settings->max_worker_memory_hard;
 }
 
 struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation,
@@ -49,9 +73,7 @@ struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_
     worker->slot_index = slot_index;
     worker->generation = worker->slot->generation = generation;
     worker->age = worker->slot->age = age;
-    worker->boot_timeout_ms = settings->boot_timeout_ms;
-    worker->turn_timeout_ms = settings->timeout_ms;
-    worker->graceful_timeout_ms = settings->graceful_timeout_ms;
+    take_limits(worker, settings);
     worker->spawned_ms = clock_ms();
     worker->due_ms = due_after(worker->boot_timeout_ms);
     return worker;
@@ -83,7 +105,7 @@ void worker_handle_booting(struct worker_handle *worker, pid_t pid)
 void worker_handle_ready(struct worker_handle *worker)
 {
     worker->state = WORKER_HANDLE_READY;
-    worker->ready_ms = clock_ms();
+    worker->ready_ms = worker->awake_ms = clock_ms();
     worker->due_ms = 0;
 }
 
@@ -116,45 +138,11 @@ void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last)
     worker->due_ms = clock_ms() + (graceful ? (uint64_t)worker->graceful_timeout_ms + EXIT_GRACE_MS : FAST_STOP_MS);
 }
 
-/* --- time limits ----------------------------------------------------------------------------------------------- */
-
-/* While a worker waits for something to do there is nothing to see, and no turn that began since can be overdue before
- * `now + limit`: the next look is due then, and finds such a turn exactly when it is. */
-static uint64_t check_turn(struct worker_handle *worker, uint64_t now_ms)
+void worker_handle_leave(struct worker_handle *worker, const char *reason)
 {
-    if (worker->turn_timeout_ms == 0)
-        return 0;
-    uint64_t limit = (uint64_t)worker->turn_timeout_ms, began_ns = atomic_load(&worker->slot->turn_began_ns);
-    uint64_t due = (began_ns ? began_ns / 1000000 : now_ms) + limit;
-    if (now_ms < due)
-        return due;
-    log_error("Worker %d was stuck in one turn for more than %g s (--timeout): killed", (int)worker->pid,
-              (double)limit / 1e3);
-    worker->failed = true;
-    worker->state = WORKER_HANDLE_DYING;
-    worker->due_ms = now_ms + ABORT_MS;
-    kill(worker->pid, SIGABRT);
-    return worker->due_ms;
-}
-
-static void kill_overdue(struct worker_handle *worker)
-{
-    if (worker->state == WORKER_HANDLE_BOOTING)
-        log_error("Worker %d was not ready within %g s (--boot-timeout): killed", (int)worker->pid,
-                  (double)worker->boot_timeout_ms / 1e3);
-    else if (worker->state == WORKER_HANDLE_RETIRING)
-        log_warning("Worker %d had not ended in time: killed", (int)worker->pid);
-    worker->failed = true;
-    worker_handle_kill(worker);
-}
-
-uint64_t worker_handle_check(struct worker_handle *worker, uint64_t now_ms)
-{
-    if (worker->state == WORKER_HANDLE_READY)
-        return check_turn(worker, now_ms);
-    if (worker->due_ms == 0 || now_ms < worker->due_ms)
-        return worker->due_ms;
-    if (worker->state != WORKER_HANDLE_SPAWNING)
-        kill_overdue(worker);
-    return 0;
+    if (worker->leaving)
+        return;
+    worker->leaving = true;
+    snprintf(worker->reason, sizeof(worker->reason), "%s", reason);
+    log_info("Worker %d is to be replaced: %s", (int)worker->pid, worker->reason);
 }

@@ -34,14 +34,18 @@ struct worker_handle {
     struct slot *slot;
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
+    int64_t lifetime_ms;                                           /* with its jitter; 0: no limit */
+    int64_t memory_bytes, memory_hard_bytes;                       /* 0: no limit */
     uint64_t spawned_ms, ready_ms;                                 /* ready_ms: 0 before */
-    uint64_t due_ms;                                               /* the state must have ended by then; 0: no limit */
-    bool leaving;                                                  /* is to be replaced … */
-    bool outgoing;                                                 /* … and that is under way */
-    bool abandoned;  /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
-    bool failed;     /* why it dies was logged */
-    bool readable;   /* poll says so */
-    char reason[64]; /* why it leaves; "" */
+    uint64_t awake_ms, unseen_ms; /* when it last told that it has something to do; when it was last left alone */
+    uint64_t memory_look_ms;      /* when its memory is looked at next */
+    uint64_t due_ms;              /* the state must have ended by then; 0: no limit */
+    bool leaving;                 /* is to be replaced … */
+    bool outgoing;                /* … and that is under way */
+    bool abandoned;               /* its mold is gone: nobody waits for it, its HELLO is answered by a kill */
+    bool failed;                  /* why it dies was logged */
+    bool readable;                /* poll says so */
+    char reason[64];              /* why it leaves; "" */
 };
 
 /* A request for a worker, without a process yet; *child_channel is the end to be sent to the mold, the caller's to
@@ -60,7 +64,11 @@ void worker_handle_ready(struct worker_handle *worker);
 void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last);
 void worker_handle_kill(struct worker_handle *worker);
 
-/* Looks at the time limits, and kills whom they have caught up with (logged). Returns when to look again; 0: never. */
+/* It is to be replaced, and serves on until then (logged once). */
+void worker_handle_leave(struct worker_handle *worker, const char *reason);
+
+/* worker_handle_check.c: looks at the limits of time and memory; kills whom they have caught up with, or has it replaced
+ * (logged). Returns when to look again; 0: not before it says something. */
 uint64_t worker_handle_check(struct worker_handle *worker, uint64_t now_ms);
 
 /* Counts as one of its generation's workers: not on its way out. */

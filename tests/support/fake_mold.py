@@ -23,13 +23,13 @@ import sys
 import time
 from pathlib import Path
 
-HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN = range(1, 11)
-VERSION = 1
+HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, AWAKE = range(1, 12)
+VERSION = 2
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
 
-SLOTS_AT, SLOT_BYTES, TURN_AT = 64, 128, 16  # struct scoreboard
+SLOTS_AT, SLOT_BYTES, TURN_AT, UNSEEN_AT = 64, 128, 16, 96  # struct scoreboard
 
 MISFORTUNES = (
     "exits-at-once",
@@ -125,7 +125,10 @@ class Worker:
             os.abort()
         elif what == "stuck":
             began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-            os.pwrite(self.scoreboard, struct.pack("=Q", began), SLOTS_AT + self.slot * SLOT_BYTES + TURN_AT)
+            slot = SLOTS_AT + self.slot * SLOT_BYTES
+            os.pwrite(self.scoreboard, struct.pack("=Q", began), slot + TURN_AT)
+            if os.pread(self.scoreboard, 4, slot + UNSEEN_AT) != bytes(4):
+                self.channel.send(AWAKE)
             signal.pause()
         elif what == "leave":
             self.channel.send(LEAVING, struct.pack("=64s", b"asked to"))
