@@ -394,6 +394,7 @@ def test_hup_exchanges_the_generation(fake_server: FakeServer) -> None:
 def test_a_failed_hup_changes_nothing(fake_server: FakeServer, tmp_path: Path, misfortune: str) -> None:
     with fake_server("--workers", "2") as server:
         before = server.workers()
+        wait_until(lambda: len(server.processes()) == 4)  # what the mold has forked between may not be gone yet
         processes = server.processes()
         (tmp_path / "misfortune").write_text(misfortune)
         server.send_signal(signal.SIGHUP)
