@@ -172,7 +172,7 @@ static PyObject *run(PyObject *module, const char *config)
 static void explain(PyObject *module, const char *config, struct buf *message)
 {
     PyObject *exception = pyerr_take();
-    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError) &&
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError) && strcmp(Py_TYPE(exception)->tp_name, "HookError") &&
         !PyErr_GivenExceptionMatches(exception, PyExc_SyntaxError))
         pyerr_log_exception(LOG_LEVEL_ERROR, exception, "The configuration file failed:");
     else

@@ -11,3 +11,4 @@ int asgi_add(PyObject *module);    /* asgi_http.c, asgi_lifespan.c: their types 
 int wsgi_add(PyObject *module);    /* wsgi.c, wsgi_input.c: their types */
 int detect_add(PyObject *module);  /* detect.c: application_kind() */
 int mold_add(PyObject *module);    /* mold.c: mold() */
+int hooks_add(PyObject *module);   /* hooks.c: log_message(), requests_served() */

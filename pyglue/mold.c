@@ -23,6 +23,7 @@
 #include "config/version.h"
 #include "pyglue/allocator.h"
 #include "pyglue/config_file.h"
+#include "pyglue/hooks.h"
 #include "pyglue/load.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
@@ -435,6 +436,10 @@ _Noreturn static void become_worker(struct mold *m, struct inherit *inherit)
     free(m->message);
     if (m->collects)
         call_gc("enable", NULL);
+    if (!hooks_tell("forked", "()")) {
+        worker_failed(inherit, EXIT_BOOT, "The hook post_fork failed: see the log above.");
+        pyexit(EXIT_BOOT, END_MS);
+    }
     serve(inherit, &m->application);
 }
 
@@ -470,8 +475,11 @@ static void spawn(struct mold *m)
         return;
     }
     struct inherit *inherit = inherit_new(m);
-    int error = fork_worker(m, inherit);
-    if (error != 0) {
+    bool allowed = hooks_tell("forking", "(I)", inherit->age);
+    int error = allowed ? fork_worker(m, inherit) : 0;
+    if (!allowed) {
+        tell_failure(m, EXIT_BOOT, inherit->slot_index, "The hook pre_fork failed: no worker was made");
+    } else if (error != 0) {
         char message[256];
         snprintf(message, sizeof(message), "A worker cannot be forked: %s", strerror(error));
         tell_failure(m, EXIT_BOOT, inherit->slot_index, message);
@@ -542,6 +550,8 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
+    if (!hooks_begin(&mold.settings))
+        fail(&mold, EXIT_CONFIG, "The hooks of the configuration file cannot be used: see the log above");
     if (mold.settings.preload_app || mold.settings.check_config)
         preload(&mold);
     withstand_signals(); /* the application may have set its own */

@@ -16,6 +16,7 @@
 
 #include "config/settings.h"
 #include "pyglue/allocator.h"
+#include "pyglue/hooks.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
 #include "pyglue/runtime.h"
@@ -134,6 +135,9 @@ static void on_drain(void *arg)
 static void on_abort(void *arg)
 {
     struct serving *s = arg;
+    bool draining = s->end_by_ms != 0; /* then it is graceful_timeout that ends it, not a signal */
+    if (!draining)
+        hooks_tell("interrupted", "()");
     end_within(s, FAST_END_MS);
     http_server_abort(s->http);
 }
@@ -166,6 +170,7 @@ static const struct worker_ops worker_ops = {
 _Noreturn static void fail(struct serving *s, int exit_code, const char *message)
 {
     worker_failed(s->inherit, exit_code, message);
+    hooks_tell("exiting", "()");
     pyexit(exit_code, LEAST_END_MS);
 }
 
@@ -204,9 +209,15 @@ static void load(struct serving *s, struct application *application)
 
 static struct runtime *runtime_new(const struct settings *settings, const struct application *application)
 {
-    if (application->kind == APPLICATION_WSGI)
-        return wsgi_runtime_new(settings, application->callable);
-    return asgi_runtime_new(settings, application->callable, application->kind == APPLICATION_ASGI2 ? 2 : 3);
+    enum application_kind kind = application->kind;
+    PyObject *callable = hooks_wrap(application->callable, &kind);
+    struct runtime *runtime = NULL;
+    if (callable != NULL && kind == APPLICATION_WSGI)
+        runtime = wsgi_runtime_new(settings, callable);
+    else if (callable != NULL)
+        runtime = asgi_runtime_new(settings, callable, kind == APPLICATION_ASGI2 ? 2 : 3);
+    Py_XDECREF(callable);
+    return runtime;
 }
 
 static struct endpoint *endpoints_of(const struct inherit *inherit)
@@ -246,6 +257,7 @@ static void compose(struct serving *s, const struct application *application)
     s->endpoints = endpoints_of(s->inherit);
     s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
     http_server_on_room(s->http, on_room, s);
+    hooks_count(&http_server_stats(s->http)->requests);
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)
         http_server_on_finished(s->http, on_finished, s);
@@ -271,6 +283,8 @@ void serve(struct inherit *inherit, struct application *application)
     if (application->callable == NULL)
         load(s, application);
     compose(s, application);
+    if (!hooks_tell("loaded", "()"))
+        fail(s, EXIT_BOOT, "The hook post_worker_init failed: see the log above.");
     if (s->runtime->ops->startup(s->runtime) < 0)
         fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
     if (!s->left) {
@@ -279,5 +293,6 @@ void serve(struct inherit *inherit, struct application *application)
     }
     publish_stats(s);
     s->runtime->ops->shutdown(s->runtime, time_left(s));
+    hooks_tell("exiting", "()");
     pyexit(worker_exit_code(s->worker), time_left(s));
 }

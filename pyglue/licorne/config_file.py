@@ -1,7 +1,8 @@
 """The configuration file: Python that is run once, by the mold, before anything else of the application.
 
 `read()` runs it as the module `__config__` and hands its settings back as text; pyglue/config_file.c puts them into the
-table (config/settings.def), which knows what is allowed. The module stays in `sys.modules`, and its hooks with it.
+table (config/settings.def), which knows what is allowed. Its hooks go to licorne.hooks. The module stays in
+`sys.modules`.
 """
 
 from __future__ import annotations
@@ -20,28 +21,19 @@ from typing import Any, NamedTuple
 DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
 
 HOOKS = frozenset(
-    [
-        "on_starting",
-        "on_reload",
-        "when_ready",
-        "pre_fork",
-        "post_fork",
-        "post_worker_init",
-        "worker_int",
-        "worker_abort",
-        "pre_exec",
-        "pre_request",
-        "post_request",
-        "child_exit",
-        "worker_exit",
-        "nworkers_changed",
-        "on_exit",
-        "ssl_context",
-    ]
+    "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_request "
+    "post_request child_exit worker_exit nworkers_changed on_exit".split()
+)
+UNSUPPORTED_HOOKS = frozenset(
+    ("pre_exec", "ssl_context", "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")
 )
 
 # Other ways to say `bind`. In a file that has `bind`, names like these are its own variables.
 BIND_PARTS = frozenset(("host", "port", "uds", "fd"))
+
+
+class HookError(Exception):
+    """A hook that cannot be called; the message says where and why."""
 
 
 class Setting(NamedTuple):
@@ -54,7 +46,7 @@ class File(NamedTuple):
     where: str
     settings: list[Setting]
     unknown: list[tuple[str, str]]  # names that are no settings but look like values, with their places
-    hooks: list[tuple[str, str]]
+    hooks: list[tuple[str, str]]  # those that are not called
 
 
 def find(config: str | None) -> str | None:
@@ -119,7 +111,9 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
     for original, value in list(names.items()):
         name = original.lower()
         place = f"{where}:{lines[original]}" if original in lines else where
-        if name in HOOKS and callable(value):
+        if name in HOOKS and (callable(value) or isinstance(value, str)):
+            _add_hook(name, value, place)
+        elif name in UNSUPPORTED_HOOKS and callable(value):
             file.hooks.append((name, place))
         elif name == "worker_class" and isinstance(value, type):
             file.settings.append(Setting(name, [f"{value.__module__}.{value.__qualname__}"], place))
@@ -132,6 +126,15 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
         elif value:  # None, False, "": what it is without licorne's help
             file.unknown.append((name, place))
     return file
+
+
+def _add_hook(name: str, value: object, place: str) -> None:
+    from licorne import hooks
+
+    try:
+        hooks.add(name, value)
+    except (TypeError, ImportError, AttributeError) as error:
+        raise HookError(f"{place}: {error}") from error
 
 
 def _is_plain(value: object) -> bool:
@@ -172,6 +175,8 @@ def describe(error: BaseException, config: str | None) -> str:
     name = find(config) or "the configuration"
     if isinstance(error, OSError) and error.filename and os.path.basename(str(error.filename)) in name:
         return f"{name} cannot be read: {error.strerror}"
+    if isinstance(error, HookError):
+        return str(error)
     if isinstance(error, SyntaxError):
         return f"{name}:{error.lineno}: {error.msg}"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

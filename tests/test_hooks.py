@@ -1,0 +1,201 @@
+"""Server hooks: gunicorn's names, arguments and order, in the processes that the design names."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.server import Server, wait_until
+
+ASGI = """
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if scope["path"] == "/stuck":
+            while True:
+                pass
+        await send({"type": "http.response.start", "status": 202, "headers": [(b"x-a", b"1")]})
+        await send({"type": "http.response.body", "body": b"hello"})
+"""
+
+WSGI = """
+    def app(environ, start_response):
+        start_response("202 Accepted", [("X-A", "1"), ("Content-Length", "5")])
+        return iter([b"hel", b"lo"]) if environ["QUERY_STRING"] else [b"hel", b"lo"]
+"""
+
+# Each hook leaves a line: its name, its process, and what of its arguments the test wants to see.
+NOTE = """
+    import json, os
+
+    def note(name, **facts):
+        with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "notes"), "a") as file:
+            file.write(json.dumps({"hook": name, "pid": os.getpid(), **facts}) + "\\n")
+"""
+
+
+def write(folder: Path, conf: str, app: str = ASGI, note: str = NOTE) -> None:
+    (folder / "web.py").write_text(textwrap.dedent(app))
+    (folder / "gunicorn.conf.py").write_text(textwrap.dedent(note) + textwrap.dedent(conf))
+
+
+def notes(folder: Path, hook: str | None = None) -> list[dict[str, Any]]:
+    try:
+        lines = (folder / "notes").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [note for note in map(json.loads, lines) if hook in (None, note["hook"])]
+
+
+def get(server: Server, path: str = "/") -> bytes:
+    with server.connect() as client:
+        client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nX-B: 2\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+LIFE = """
+    def pre_fork(server, worker):
+        note("pre_fork", age=worker.age, worker=str(worker.pid), server=server.pid)
+
+    def post_fork(server, worker):
+        server.log.info("Worker spawned (pid: %s)", worker.pid)
+        note("post_fork", age=worker.age, worker=worker.pid, server=server.pid, workers=server.cfg.workers)
+
+    def post_worker_init(worker):
+        note("post_worker_init", worker=worker.pid, alive=worker.alive, booted=worker.booted, timeout=worker.timeout)
+
+    def worker_int(worker):
+        worker.log.info("worker received INT or QUIT signal")
+        note("worker_int", worker=worker.pid)
+
+    def worker_exit(server, worker):
+        note("worker_exit", worker=worker.pid, served=worker.nr)
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--preload",)], ids=["", "preload"])
+def test_a_workers_life(tmp_path, options):
+    write(tmp_path, LIFE)
+    with Server("web:app", *options, cwd=tmp_path) as server:
+        (worker,), master = server.workers(), server.pid
+        assert get(server).startswith(b"HTTP/1.1 202 ")
+        server.stop(signal.SIGTERM)
+        assert f"Worker spawned (pid: {worker})" in server.log
+    before, *rest = notes(tmp_path)
+    assert before["pid"] not in (worker, master)
+    assert (before["hook"], before["age"], before["worker"], before["server"]) == ("pre_fork", 1, "[booting]", master)
+    assert [(note["hook"], note["pid"], note["worker"]) for note in rest] == [
+        (name, worker, worker) for name in ("post_fork", "post_worker_init", "worker_exit")
+    ]
+    assert rest[1] | {"alive": True, "booted": True, "timeout": 30} == rest[1]
+    assert rest[2]["served"] == 1
+
+
+@pytest.mark.parametrize(
+    ("app", "options"), [(ASGI, ()), (WSGI, ()), (WSGI, ("--threads", "3"))], ids=["asgi", "wsgi", "threads"]
+)
+def test_a_fast_stop_is_told(tmp_path, app, options):
+    write(tmp_path, LIFE, app)
+    with Server("web:app", *options, cwd=tmp_path) as server:
+        assert get(server).startswith(b"HTTP/1.1 202 ")
+        server.stop(signal.SIGINT)
+        assert "worker received INT or QUIT signal" in server.log
+    assert [note["hook"] for note in notes(tmp_path)][-2:] == ["worker_int", "worker_exit"]
+
+
+def test_a_stuck_worker_is_told_before_it_is_killed(tmp_path):
+    conf = """
+        timeout = 1
+        def worker_abort(worker):
+            note("worker_abort", worker=worker.pid, aborted=worker.aborted)
+    """
+    write(tmp_path, conf)
+    with Server("web:app", cwd=tmp_path) as server:
+        (first,) = server.workers()
+        with server.connect() as client:
+            client.sendall(b"GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n")
+            wait_until(lambda: notes(tmp_path, "worker_abort"), "the hook")
+        wait_until(lambda: [pid for pid in server.workers() if pid != first], "another worker")
+    (note,) = notes(tmp_path)
+    assert note == {"hook": "worker_abort", "pid": first, "worker": first, "aborted": True}
+
+
+# --- requests
+
+REQUESTS = """
+    def pre_request(worker, req):
+        note("pre_request", method=req.method, path=req.path, query=req.query, uri=req.uri, headers=dict(req.headers))
+
+    def post_request(worker, req, environ, resp):
+        note("post_request", path=req.path, status=resp.status_code, text=str(resp.status), headers=dict(resp.headers),
+             sent=resp.sent, environ=environ["HTTP_X_B"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("app", "options"), [(ASGI, ()), (WSGI, ()), (WSGI, ("--threads", "3"))], ids=["asgi", "wsgi", "threads"]
+)
+def test_requests(tmp_path, app, options):
+    write(tmp_path, REQUESTS, app)
+    with Server("web:app", *options, cwd=tmp_path) as server:
+        assert get(server, "/a%20b?c=d").endswith(b"hello")
+        wait_until(lambda: notes(tmp_path, "post_request"), "post_request")
+    before, after = notes(tmp_path)
+    assert (before["method"], before["path"], before["query"]) == ("GET", "/a b", "c=d")
+    assert before["uri"] == "/a%20b?c=d"
+    assert before["headers"]["X-B"] == "2"
+    assert (after["path"], after["status"], after["sent"], after["environ"]) == ("/a b", 202, 5, "2")
+    assert after["text"].startswith("202")
+    assert {name.lower(): value for name, value in after["headers"].items()}["x-a"] == "1"
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_post_request_takes_two_to_four_arguments(tmp_path, count):
+    names = ("worker", "req", "environ", "resp")[:count]
+    write(tmp_path, f"    def post_request({', '.join(names)}):\n        note('post_request', path=req.path)\n", WSGI)
+    with Server("web:app", cwd=tmp_path) as server:
+        get(server, "/x")
+        wait_until(lambda: notes(tmp_path), "post_request")
+    assert notes(tmp_path)[0]["path"] == "/x"
+
+
+def test_a_failing_post_request_hurts_nobody(tmp_path):
+    write(tmp_path, "    def post_request(worker, req):\n        raise RuntimeError('oops')\n", WSGI)
+    with Server("web:app", cwd=tmp_path) as server:
+        assert get(server).endswith(b"hello")
+        assert get(server).endswith(b"hello")
+        server.wait_log("Exception in post_request hook[^$]*RuntimeError: oops", count=1)
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ("def post_fork(worker): pass\n", r"gunicorn.conf.py:1: post_fork must take 2 arguments, not 1"),
+        ("def post_request(worker): pass\n", r"post_request must take 2 or 3 or 4 arguments, not 1"),
+        ("post_fork = 'nowhere.post_fork'\n", r"gunicorn.conf.py:1: No module named 'nowhere'"),
+        ("def post_fork(server, worker): 1 / 0\n", r"ZeroDivisionError[^$]*post_fork failed"),
+        ("def post_worker_init(worker): 1 / 0\n", r"ZeroDivisionError[^$]*post_worker_init failed"),
+    ],
+    ids=["arity", "arities", "import", "post_fork", "post_worker_init"],
+)
+def test_a_hook_that_cannot_be_used_ends_the_start(tmp_path, conf, message):
+    write(tmp_path, conf, note="")
+    with Server("web:app", cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() in (1, 3)
+        assert re.search(message, server.log), server.log
+
+
+def test_a_hook_may_be_named(tmp_path):
+    (tmp_path / "shop_hooks.py").write_text("def post_fork(server, worker):\n    server.log.warning('named')\n")
+    write(tmp_path, "post_fork = 'shop_hooks.post_fork'\n", note="")
+    with Server("web:app", cwd=tmp_path) as server:
+        assert "[WARNING] named" in server.log
