@@ -415,3 +415,10 @@ bool settings_has_app(const struct settings *settings, struct buf *errors)
     buf_append_str(errors, STR("no application: name it as MODULE:ATTRIBUTE, for example: licorne main:app\n"));
     return false;
 }
+
+const char *settings_name(const struct settings *settings)
+{
+    if (settings->proc_name && *settings->proc_name)
+        return settings->proc_name;
+    return settings->app ? settings->app : "";
+}

@@ -67,6 +67,9 @@ const char *settings_nearest(const char *name); /* NULL: none is near */
  * `errors`. */
 bool settings_validate(struct settings *settings, struct buf *errors);
 
+/* What processes are called: proc_name, else the application. */
+const char *settings_name(const struct settings *settings);
+
 /* There is an application to serve; false with a message that says how to name one. */
 bool settings_has_app(const struct settings *settings, struct buf *errors);
 

@@ -33,6 +33,7 @@
 #include "server/process/descriptors.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
+#include "server/process/title.h"
 #include "server/process/worker.h"
 
 #define EXIT_CONFIG 1
@@ -545,6 +546,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     put_cwd_first(&mold);
     answer_settings(&mold);
     receive_settings(&mold, CHANNEL_CONFIGURED, &mold.settings);
+    title_set("licorne: mold [%s]", settings_name(&mold.settings));
     descriptors_limit(mold.settings.open_files);
     apply_chdir(&mold);
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);

@@ -1,5 +1,7 @@
 /* main: the executable `licorne`: reads the command line and the environment, then is the master. The composition root:
  * the only file that may know every other. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,10 +75,40 @@ static void log_notes(const struct settings *settings)
     }
 }
 
+static int refuse_because(struct buf *errors, const char *what, int exit_code)
+{
+    buf_printf(errors, "%s: %s\n", what, strerror(errno));
+    return refuse(errors, exit_code);
+}
+
+static int to_null(int fd)
+{
+    int null = open("/dev/null", O_RDWR);
+    int outcome = null < 0 ? -1 : dup2(null, fd);
+    if (null > STDERR_FILENO)
+        close(null);
+    return outcome < 0 ? -1 : 0;
+}
+
+/* In the background, away from the terminal: what the error log says goes to a file, or nowhere. */
+static int daemonize(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        setsid();
+        pid = fork();
+    }
+    if (pid > 0)
+        _exit(EXIT_OK);
+    return pid < 0 ? -1 : to_null(STDIN_FILENO) || to_null(STDOUT_FILENO) || to_null(STDERR_FILENO);
+}
+
 static int serve(const struct settings *settings, struct buf *errors)
 {
     if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
         return refuse(errors, EXIT_USAGE);
+    if (settings->daemon && !settings->check_config && !settings->print_config && daemonize() != 0)
+        return refuse_because(errors, "--daemon", EXIT_CONFIG);
     log_open(NULL, settings->loglevel);
     log_notes(settings);
     return master_run(settings);

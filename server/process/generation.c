@@ -1,11 +1,13 @@
 /* generation: see generation.h. */
 #include "server/process/generation.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "server/base/mem.h"
 #include "server/process/channel.h"
 #include "server/process/mold_handle.h"
+#include "server/process/notify.h"
 
 static void copy_settings(struct settings *to, const struct settings *from)
 {
@@ -33,12 +35,27 @@ void generation_free(struct generation *generation)
     free(generation);
 }
 
+/* As gunicorn: what systemd listens at is where the server listens. */
+static void bind_passed(struct generation *generation)
+{
+    char text[32];
+    struct buf errors = { 0 };
+    for (int i = 0; i < generation->passed_listeners; i++) {
+        if (i == 0)
+            settings_set(&generation->settings, "bind", NULL, SOURCE_COMMAND_LINE, "$LISTEN_FDS", &errors);
+        snprintf(text, sizeof(text), "fd://%d", NOTIFY_FIRST_FD + i);
+        settings_set(&generation->settings, "bind", text, SOURCE_COMMAND_LINE, "$LISTEN_FDS", &errors);
+    }
+    buf_done(&errors);
+}
+
 bool generation_configure(struct generation *generation, const struct channel_message *answer, struct buf *errors)
 {
     struct str text = { answer->data, answer->len };
     generation->configured = settings_from_text(&generation->settings, text, errors) &&
                              settings_validate(&generation->settings, errors) &&
                              settings_has_app(&generation->settings, errors);
+    bind_passed(generation);
     return generation->configured;
 }
 

@@ -15,6 +15,7 @@ struct generation {
     uint32_t number;
     struct settings settings; /* valid once `configured`; what was given on the command line before */
     bool configured;
+    int passed_listeners;     /* so many sockets from NOTIFY_FIRST_FD on take the place of `bind` */
     struct mold_handle *mold; /* NULL: not started, or dead; made again when needed. The master's list owns it */
     struct backoff backoff;   /* its workers' and molds' crashes */
 };

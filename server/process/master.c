@@ -20,6 +20,8 @@
 #include "server/process/generation.h"
 #include "server/process/interpreter.h"
 #include "server/process/mold_handle.h"
+#include "server/process/notify.h"
+#include "server/process/pidfile.h"
 #include "server/process/signals.h"
 #include "server/process/worker_handle.h"
 
@@ -39,6 +41,8 @@ static void stop_mold(struct master *master, struct mold_handle *mold)
 
 void master_stop(struct master *master, bool graceful)
 {
+    if (!master->stopping)
+        notify_stopping(master->notify);
     master->stopping = true;
     master->graceful = graceful;
     LIST_EACH(it, &master->workers)
@@ -174,7 +178,7 @@ static void check_spawning(struct master *master, struct worker_handle *worker, 
 static void check_deadlines(struct master *master)
 {
     uint64_t now_ms = clock_ms();
-    master->look_ms = 0;
+    master->look_ms = notify_watchdog(master->notify, now_ms);
     LIST_EACH(it, &master->molds)
         check_mold(master, LIST_ENTRY(it, struct mold_handle, node), now_ms);
     LIST_EACH(it, &master->workers) {
@@ -263,6 +267,8 @@ static int master_init(struct master *master)
     list_init(&master->workers);
     master->message = mem_alloc(sizeof(*master->message));
     master->began_ms = clock_ms();
+    master->notify = notify_new();
+    master->passed_listeners = notify_listeners();
     descriptors_limit(master->given->open_files);
     master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     master->signals = signals_open();
@@ -291,6 +297,9 @@ static void master_done(struct master *master)
 {
     listeners_close(&master->listeners);
     control_free(master->control);
+    notify_free(master->notify);
+    pidfile_remove(master->pidfile);
+    free(master->pidfile);
     generation_free(master->serving);
     generation_free(master->coming);
     free(master->python);

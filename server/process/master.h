@@ -27,6 +27,7 @@ struct channel_message;
 struct control;
 struct generation;
 struct mold_handle;
+struct notify;
 struct settings;
 struct worker_handle;
 
@@ -41,6 +42,9 @@ struct master {
     int board_fd, start_folder, signals;
     struct listeners listeners;
     struct control *control; /* NULL: none */
+    struct notify *notify;
+    int passed_listeners;    /* by the service manager: they take the place of `bind` */
+    char *pidfile;           /* written; NULL: none */
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;

@@ -17,6 +17,7 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
+#include "server/process/pidfile.h"
 #include "server/process/worker_handle.h"
 
 /* Messages are structs of this version; a shorter one leaves zeros. Text in them is cut off at its end. */
@@ -95,6 +96,16 @@ static bool open_control(struct master *master, const char *path, struct buf *er
     return master->control || !path;
 }
 
+static bool write_pidfile(struct master *master, const char *path, struct buf *errors)
+{
+    if (!path || !*path)
+        return true;
+    if (!pidfile_write(path, errors))
+        return false;
+    master->pidfile = realpath(path, NULL);
+    return true;
+}
+
 /* What only the settings tell: the folder, the log, the addresses. */
 static bool settle_down(struct master *master, const struct generation *generation, struct buf *errors)
 {
@@ -108,7 +119,10 @@ static bool settle_down(struct master *master, const struct generation *generati
         return false;
     }
     descriptors_limit(settings->open_files);
-    if (open_listeners(master, settings, errors) != 0 || !open_control(master, settings->control_socket, errors))
+    if (settings->daemon && !master->given->daemon)
+        log_warning("daemon works from the command line and the environment only: the server stays in the foreground");
+    if (!write_pidfile(master, settings->pidfile, errors) || open_listeners(master, settings, errors) != 0 ||
+        !open_control(master, settings->control_socket, errors))
         return false;
     announce(master, generation);
     return true;

@@ -13,6 +13,7 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
+#include "server/process/notify.h"
 #include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
@@ -268,7 +269,10 @@ void master_reload(struct master *master)
     }
     if (master->serving)
         log_info("Reloading: generation %u is started beside the present one", master->last_generation + 1);
+    if (master->serving)
+        notify_reloading(master->notify);
     master->coming = generation_new(++master->last_generation, master->given);
+    master->coming->passed_listeners = master->passed_listeners;
 }
 
 static void reload_if_asked(struct master *master)
@@ -309,6 +313,7 @@ static void promote(struct master *master)
         log_info("Ready: %d worker%s after %.2f s", workers, workers == 1 ? "" : "s",
                  (double)(clock_ms() - master->began_ms) / 1e3);
     }
+    notify_ready(master->notify, new->number, workers);
     reload_if_asked(master);
 }
 
@@ -326,6 +331,7 @@ static void end_reload(struct master *master)
     generation_free(master->coming);
     master->coming = NULL;
     keep_listeners(master, master->serving);
+    notify_ready(master->notify, master->serving->number, master_wanted_workers(master, master->serving));
     reload_if_asked(master);
 }
 

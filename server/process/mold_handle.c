@@ -13,6 +13,7 @@
 #include "server/base/mem.h"
 #include "server/process/channel.h"
 #include "server/process/signals.h"
+#include "server/process/title.h"
 
 /* For memory that comes back after a busy spell: one arena, so that little is scattered; no threads of its own, which a
  * fork would lose; freed pages go back within a second or so of further use. */
@@ -47,7 +48,7 @@ static _Noreturn void become_mold(const struct mold_start *start, int channel)
     fcntl(channel, F_SETFD, 0);
     fcntl(start->scoreboard, F_SETFD, 0);
     preload(start->jemalloc);
-    char *code = mem_printf("from licorne._core import mold; mold(%d, %d)", channel, start->scoreboard);
+    char *code = mem_printf("from licorne._core import mold; mold(%d, %d)" TITLE_ROOM, channel, start->scoreboard);
     execl(start->python, start->python, "-c", code, (char *)NULL);
     log_error("Cannot run %s: %s", start->python, strerror(errno));
     _exit(127);

@@ -27,3 +27,8 @@ int64_t procfs_rss(pid_t pid)
         return -1;
     return resident * sysconf(_SC_PAGESIZE);
 }
+
+bool procfs_name(pid_t pid, char *name, size_t size)
+{
+    return read_text(pid, "comm", name, size) > 0;
+}

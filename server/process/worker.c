@@ -27,6 +27,7 @@
 #include "server/process/channel.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
+#include "server/process/title.h"
 
 #define ENDING_QUIET_MS 20 /* so long nothing was accepted: the backlog is empty */
 #define ENDING_MAX_MS 500  /* newcomers cannot keep a leaving worker for longer */
@@ -126,6 +127,14 @@ static void register_fork_handler(void)
     pthread_atfork(NULL, NULL, close_in_child);
 }
 
+/* --- what ps shows ---------------------------------------------------------------------------------------------- */
+
+static void show_state(const struct inherit *inherit, const char *state)
+{
+    title_set("licorne: worker %u [gen %u, %s] %s", inherit->age, inherit->generation, state,
+              settings_name(inherit->settings));
+}
+
 /* --- leaving -------------------------------------------------------------------------------------------------- */
 
 static void worker_left(struct worker *worker)
@@ -180,6 +189,7 @@ static void worker_drain(struct worker *worker, bool last)
         return;
     worker->state = WORKER_ENDING;
     atomic_store(&worker->inherit->slot->state, SLOT_DRAINING);
+    show_state(worker->inherit, "draining");
     if (!last)
         stop_accepting(worker);
     worker->ending_until_ms = loop_now_ms(worker->loop) + ENDING_MAX_MS;
@@ -277,6 +287,7 @@ int worker_hello(const struct inherit *inherit)
     signals_for_boot();
     atomic_store(&inherit->slot->pid, getpid());
     atomic_store(&inherit->slot->state, SLOT_BOOTING);
+    show_state(inherit, "booting");
     struct channel_hello hello = { .version = CHANNEL_VERSION, .slot = inherit->slot_index };
     return channel_send(inherit->channel, CHANNEL_HELLO, &hello, sizeof(hello), NULL, 0);
 }
@@ -318,6 +329,7 @@ void worker_ready(struct worker *worker)
         listener_start(&worker->listeners[i]);
     atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
     atomic_store(&worker->inherit->slot->state, SLOT_READY);
+    show_state(worker->inherit, "ready");
     channel_send(worker->inherit->channel, CHANNEL_READY, NULL, 0, NULL, 0);
 }
 

@@ -1,0 +1,190 @@
+"""As a service: systemd's notifications and sockets, pidfile, daemon, process titles."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.server import Server, alive, command, wait_until
+
+APP = """
+import json, os
+
+def app(environ, start_response):
+    body = json.dumps([name for name in os.environ if name.startswith(("NOTIFY", "LISTEN", "WATCHDOG"))]).encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "a.py").write_text(APP)
+    return tmp_path
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(tmp_path / "notify"))
+        receiver.settimeout(30)
+        yield receiver
+
+
+def receive(manager: socket.socket) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in manager.recv(4096).decode().splitlines())
+
+
+def request(address: object) -> bytes:
+    family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+    with socket.socket(family) as client:
+        client.settimeout(30)
+        client.connect(address)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        answer = client.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+def test_notifications(folder: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(folder / "notify")}
+    with Server("a:app", "--workers", "2", "--boot-grace", "0.1", cwd=folder, env=env) as server:
+        ready = receive(manager)
+        assert ready["READY"] == "1"
+        assert ready["MAINPID"] == str(server.pid)
+        assert ready["STATUS"] == "Generation 1 serves with 2 workers"
+        assert json.loads(request(server.address)) == []
+
+        before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        server.send_signal(signal.SIGHUP)
+        reloading = receive(manager)
+        assert reloading["RELOADING"] == "1"
+        assert before <= int(reloading["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        assert receive(manager)["STATUS"] == "Generation 2 serves with 2 workers"
+
+        (folder / "a.py").write_text("1 / 0")
+        server.send_signal(signal.SIGHUP)
+        assert receive(manager)["RELOADING"] == "1"
+        again = receive(manager)
+        assert again["READY"] == "1"
+        assert again["STATUS"] == "Generation 2 serves with 2 workers"
+
+        server.stop()
+        assert receive(manager)["STOPPING"] == "1"
+
+
+def test_watchdog(folder: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "400000"}
+    with Server("a:app", cwd=folder, env=env):
+        seen = [receive(manager) for _ in range(6)]
+        assert sum("WATCHDOG" in message for message in seen) >= 4
+
+
+def test_the_watchdog_of_another_process(folder: Path, manager: socket.socket) -> None:
+    env = {"NOTIFY_SOCKET": str(folder / "notify"), "WATCHDOG_USEC": "20000", "WATCHDOG_PID": "1"}
+    with Server("a:app", cwd=folder, env=env) as server:
+        assert receive(manager)["READY"] == "1"
+        server.stop()
+        assert receive(manager)["STOPPING"] == "1"
+
+
+def passing(listener: socket.socket) -> list[str]:
+    """Starts licorne as systemd does: the socket is descriptor 3, $LISTEN_PID the process itself."""
+    code = f"""if True:
+        import os, sys
+        os.dup2({listener.fileno()}, 3)
+        os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="web")
+        os.execv(sys.argv[1], sys.argv[1:])"""
+    return [sys.executable, "-c", code, *command()]
+
+
+def test_sockets_of_systemd(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        path = str(folder / "out")
+        code = passing(listener)
+        with open(path, "wb") as log:
+            server = subprocess.Popen(
+                [*code, "a:app", "--bind", "127.0.0.1:1", "--boot-grace", "0.1"],
+                cwd=folder,
+                stderr=log,
+                pass_fds=[listener.fileno()],
+            )
+        try:
+            wait_until(lambda: "Ready: " in Path(path).read_text())
+            assert json.loads(request(address)) == []
+            assert f"Listening at: http://127.0.0.1:{address[1]}" in Path(path).read_text()
+            server.send_signal(signal.SIGHUP)
+            wait_until(lambda: "Reloaded: generation 2" in Path(path).read_text())
+            request(address)
+        finally:
+            server.terminate()
+            assert server.wait(30) == 0
+        socket.create_connection(address, 5).close()  # systemd's own end still listens
+
+
+def test_pidfile(folder: Path) -> None:
+    path = folder / "pid"
+    with Server("a:app", "--pid", str(path), cwd=folder) as server:
+        assert path.read_text() == f"{server.pid}\n"
+        with Server("a:app", "--pid", str(path), cwd=folder, wait=False) as second:
+            assert second.wait_exit() == 1
+            assert f"Already running: process {server.pid} is named by the pidfile {path}" in second.log
+        assert path.read_text() == f"{server.pid}\n"
+        server.stop()
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("content", ["", "nonsense\n", "999999999\n", f"{os.getpid()}\n"])
+def test_stale_pidfile(folder: Path, content: str) -> None:
+    path = folder / "pid"
+    path.write_text(content)
+    with Server("a:app", "--pid", str(path), cwd=folder) as server:
+        assert path.read_text() == f"{server.pid}\n"
+
+
+def test_a_pidfile_that_cannot_be_written(folder: Path) -> None:
+    path = folder / "missing" / "pid"
+    with Server("a:app", "--pid", str(path), cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 1
+        assert f"Cannot write the pidfile {path}: No such file" in server.log
+
+
+def test_daemon(folder: Path) -> None:
+    pidfile, log, path = folder / "pid", folder / "log", folder / "socket"
+    args = ["--daemon", "--pid", str(pidfile), "--error-logfile", str(log), "--bind", f"unix:{path}"]
+    with Server("a:app", *args, bind=None, cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 0
+        wait_until(lambda: log.exists() and "Ready: " in log.read_text())
+        pid = int(pidfile.read_text())
+        assert os.getsid(pid) != os.getsid(0)
+        assert os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
+        request(str(path))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not alive(pid))
+        assert not pidfile.exists()
+
+
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0 ").decode()
+
+
+def test_titles(folder: Path) -> None:
+    with Server("a:app", "--name", "shop", "--boot-grace", "0.1", cwd=folder) as server:
+        (worker,) = server.workers()
+        (mold,) = set(server.processes()) - {worker, server.pid}
+        wait_until(lambda: title(worker) == "licorne: worker 1 [gen 1, ready] shop")
+        assert title(mold) == "licorne: mold [shop]"
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("has left")
+        assert re.fullmatch(r"licorne: worker \d \[gen 2, ready\] shop", title(server.workers()[0]))
