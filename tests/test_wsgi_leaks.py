@@ -63,5 +63,6 @@ def test_flat(threads: int) -> None:
         after = facts(probe)
     grown = {name: after[name] - before[name] for name in before}
     assert grown.pop("rss") < 2 * 1024 * 1024
-    assert grown.pop("blocks") < 200, grown
+    # One block lost by one kind of request would make ROUNDS; the interpreter's own caches settle at some 400.
+    assert grown.pop("blocks") < ROUNDS * 3 // 4, grown
     assert all(abs(value) < 20 for value in grown.values()), grown
