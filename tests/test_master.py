@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -289,9 +290,9 @@ def test_nothing_is_left_when_the_master_is_killed(fake_server: FakeServer) -> N
 
 def test_interrupt_of_the_whole_group(tmp_path: Path, fake_server: FakeServer) -> None:
     with fake_server("--workers", "2") as server:
-        wait_until(lambda: len(server.processes()) == 4)  # what the mold has forked between may not be gone yet
         for pid in server.processes():
-            os.kill(pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # the first ones end the others
+                os.kill(pid, signal.SIGINT)
         assert server.wait_exit() == 0
 
 
