@@ -395,7 +395,7 @@ static void freeze(struct mold *m)
 
 static void say_loaded(const struct mold *m)
 {
-    struct channel_loaded loaded = { .kind = "" };
+    struct channel_loaded loaded = { .kind = "", .hooks = hooks_any() };
     if (m->application.callable != NULL)
         strncpy(loaded.kind, application_kind_name(m->application.kind), sizeof(loaded.kind) - 1);
     if (channel_send(m->channel, CHANNEL_LOADED, &loaded, sizeof(loaded), NULL, 0) < 0)
@@ -488,6 +488,35 @@ static void spawn(struct mold *m)
     inherit_free(inherit);
 }
 
+/* For the hooks. Without on_starting and when_ready nothing was promised; without the others the server goes on. */
+static void hear_event(struct mold *m)
+{
+    struct channel_event event = { 0 };
+    memcpy(&event, m->message->data, m->message->len < sizeof(event) ? m->message->len : sizeof(event));
+    switch ((enum channel_event_kind)event.kind) {
+    case EVENT_WORKERS_CHANGED:
+        hooks_tell("workers_changed", "(ii)", event.new_count, event.old_count);
+        break;
+    case EVENT_STARTING:
+        if (!hooks_tell("starting", "()"))
+            fail(m, EXIT_CONFIG, "The hook on_starting failed: see the log above");
+        break;
+    case EVENT_READY:
+        if (!hooks_tell("ready", "()"))
+            fail(m, EXIT_CONFIG, "The hook when_ready failed: see the log above");
+        break;
+    case EVENT_RELOAD:
+        hooks_tell("reloaded", "()");
+        break;
+    case EVENT_WORKER_EXITED:
+        hooks_tell("child_exited", "(iI)", event.pid, event.age);
+        break;
+    case EVENT_EXIT:
+        hooks_tell("server_exits", "()");
+        break;
+    }
+}
+
 static void obey(struct mold *m)
 {
     switch (m->message->type) {
@@ -497,6 +526,9 @@ static void obey(struct mold *m)
     case CHANNEL_REOPEN:
         if (log_reopen() < 0)
             log_error("Cannot reopen the error log: %s", strerror(errno));
+        break;
+    case CHANNEL_EVENT:
+        hear_event(m);
         break;
     case CHANNEL_STOP:
         end();

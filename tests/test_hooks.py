@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import textwrap
@@ -124,6 +125,90 @@ def test_a_stuck_worker_is_told_before_it_is_killed(tmp_path):
         wait_until(lambda: [pid for pid in server.workers() if pid != first], "another worker")
     (note,) = notes(tmp_path)
     assert note == {"hook": "worker_abort", "pid": first, "worker": first, "aborted": True}
+
+
+# --- the server's life, as the mold hears of it
+
+MASTER = """
+    def on_starting(server):
+        note("on_starting", server=server.pid)
+
+    def when_ready(server):
+        note("when_ready", server=server.pid)
+
+    def nworkers_changed(server, new_value, old_value):
+        note("nworkers_changed", new=new_value, old=old_value, workers=server.num_workers)
+
+    def on_reload(server):
+        note("on_reload")
+
+    def child_exit(server, worker):
+        note("child_exit", worker=worker.pid, age=worker.age)
+
+    def on_exit(server):
+        note("on_exit")
+"""
+
+
+def test_a_servers_life(tmp_path):
+    write(tmp_path, MASTER)
+    with Server("web:app", "--workers", "2", cwd=tmp_path) as server:
+        first, second = server.workers()
+        master = server.pid
+        server.stop()
+    told = notes(tmp_path)
+    assert [note["hook"] for note in told] == [
+        "nworkers_changed",
+        "on_starting",
+        "when_ready",
+        "child_exit",
+        "child_exit",
+        "on_exit",
+    ]
+    (mold,) = {note["pid"] for note in told}
+    assert mold not in (master, first, second)
+    assert told[0] | {"new": 2, "old": None, "workers": 2} == told[0]
+    assert told[1]["server"] == told[2]["server"] == master
+    assert {note["worker"] for note in told[3:5]} == {first, second}
+
+
+def test_the_number_of_workers_changes(tmp_path):
+    write(tmp_path, MASTER)
+    with Server("web:app", cwd=tmp_path) as server:
+        server.send_signal(signal.SIGTTIN)
+        wait_until(lambda: len(notes(tmp_path, "nworkers_changed")) == 2, "the hook")
+        wait_until(lambda: len(server.workers()) == 2, "the worker")
+    assert [(note["new"], note["old"]) for note in notes(tmp_path, "nworkers_changed")] == [(1, None), (2, 1)]
+
+
+def test_a_workers_death_is_told(tmp_path):
+    write(tmp_path, MASTER)
+    with Server("web:app", cwd=tmp_path) as server:
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: notes(tmp_path, "child_exit"), "the hook")
+        assert notes(tmp_path, "child_exit")[0] | {"worker": pid, "age": 1} == notes(tmp_path, "child_exit")[0]
+
+
+def test_a_reload_is_told_to_the_new_file(tmp_path):
+    write(tmp_path, MASTER)
+    with Server("web:app", "--boot-grace", "0", cwd=tmp_path) as server:
+        (old,) = server.workers()
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 2 serves")
+        wait_until(lambda: [note for note in notes(tmp_path, "child_exit") if note["worker"] == old], "child_exit")
+    assert len(notes(tmp_path, "on_starting")) == len(notes(tmp_path, "when_ready")) == 1
+    assert len(notes(tmp_path, "on_reload")) == len(notes(tmp_path, "on_exit")) == 1
+    assert notes(tmp_path, "on_reload")[0]["pid"] != notes(tmp_path, "on_starting")[0]["pid"]
+
+
+@pytest.mark.parametrize("hook", ["on_starting", "when_ready"])
+def test_a_server_whose_start_is_refused_by_a_hook_ends(tmp_path, hook):
+    write(tmp_path, f"    def {hook}(server):\n        raise RuntimeError('not today')\n")
+    with Server("web:app", cwd=tmp_path, wait=False) as server:
+        assert server.wait_exit() == 1
+        assert "RuntimeError: not today" in server.log
+        assert f"The hook {hook} failed" in server.log
 
 
 # --- requests

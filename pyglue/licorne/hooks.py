@@ -162,6 +162,7 @@ class Worker:
 
 
 server: Server
+_forked: dict[int, Worker] = {}  # in the mold, by age
 worker: Worker  # the one that is being forked; in a worker: this process
 
 
@@ -183,8 +184,37 @@ def begin(settings: str) -> None:
 def forking(age: int) -> None:
     global worker
     server.worker_age = age
-    worker = Worker(server, age)
+    worker = _forked[age] = Worker(server, age)
     _call("pre_fork", server, worker)
+
+
+def workers_changed(new: int, old: int) -> None:
+    """`old`: 0 if this is the first word of it."""
+    server.num_workers = new
+    _call("nworkers_changed", server, new, old or None)
+
+
+def starting() -> None:
+    _call("on_starting", server)
+
+
+def ready() -> None:
+    _call("when_ready", server)
+
+
+def reloaded() -> None:
+    _call("on_reload", server)
+
+
+def child_exited(pid: int, age: int) -> None:
+    """The worker may be one that another mold has forked."""
+    gone = _forked.pop(age, None) or Worker(server, age)
+    gone.pid, gone.alive = pid, False
+    _call("child_exit", server, gone)
+
+
+def server_exits() -> None:
+    _call("on_exit", server)
 
 
 # --- events in a worker

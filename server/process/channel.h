@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 2
+#define CHANNEL_VERSION 3
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 64
 
@@ -36,6 +36,7 @@ enum channel_type {
                         STOP */
     CHANNEL_STOP,    /* master -> mold, worker: struct channel_stop */
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
+    CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
 };
 
@@ -47,6 +48,23 @@ struct channel_hello {
 
 struct channel_loaded {
     char kind[16]; /* "ASGI", "WSGI"; empty: not loaded before the fork */
+    uint8_t hooks; /* it wants to hear of events */
+};
+
+enum channel_event_kind {
+    EVENT_WORKERS_CHANGED, /* how many are wanted: new_count, old_count (0: this is the first word of it) */
+    EVENT_STARTING,        /* once a server */
+    EVENT_READY,           /* the sockets listen; once a server */
+    EVENT_RELOAD,
+    EVENT_WORKER_EXITED,   /* pid, age */
+    EVENT_EXIT,            /* all workers have ended, the server will */
+};
+
+struct channel_event {
+    uint32_t kind;
+    int32_t pid;
+    uint32_t age;
+    int32_t new_count, old_count;
 };
 
 struct channel_spawn {

@@ -35,8 +35,17 @@ static void stop_worker(struct master *master, struct worker_handle *worker)
 
 static void stop_mold(struct master *master, struct mold_handle *mold)
 {
+    if (mold->state == MOLD_STOPPING || master_needs_mold(master, mold))
+        return;
+    master_tell_exit(master, mold);
     mold_handle_stop(mold);
     master_look_at(master, mold->due_ms);
+}
+
+static void stop_molds(struct master *master)
+{
+    LIST_EACH(it, &master->molds)
+        stop_mold(master, LIST_ENTRY(it, struct mold_handle, node));
 }
 
 void master_stop(struct master *master, bool graceful)
@@ -47,8 +56,7 @@ void master_stop(struct master *master, bool graceful)
     master->graceful = graceful;
     LIST_EACH(it, &master->workers)
         stop_worker(master, LIST_ENTRY(it, struct worker_handle, node));
-    LIST_EACH(it, &master->molds)
-        stop_mold(master, LIST_ENTRY(it, struct mold_handle, node));
+    stop_molds(master);
     listeners_close(&master->listeners); /* the workers have their own and empty the backlog */
 }
 
@@ -258,6 +266,8 @@ static void master_turn(struct master *master)
     master_reap(master);
     check_deadlines(master);
     master_reconcile(master);
+    if (master->stopping && list_empty(&master->workers))
+        stop_molds(master); /* those that were kept for the workers' sake */
 }
 
 /* 0, or -1: logged. */

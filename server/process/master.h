@@ -12,7 +12,8 @@
  *     master.c            the turn, signals, deadlines, stopping
  *     master_hear.c       what molds and workers say
  *     master_reap.c       who has died, and what follows
- *     master_reconcile.c  generations, spawning, retiring */
+ *     master_reconcile.c  generations, spawning, retiring
+ *     master_events.c     what the configuration file's hooks hear of it */
 #pragma once
 
 #include <stdbool.h>
@@ -55,6 +56,8 @@ struct master {
     struct list molds, workers; /* all living ones, of any generation; workers oldest first */
     bool slot_used[SCOREBOARD_SLOTS];
 
+    bool started;               /* the mold's hooks have heard so */
+    int told_workers;           /* what they know as the number wanted; 0: nothing yet */
     bool stopping, graceful;
     bool checking;              /* only the configuration file is wanted */
     int exit_code;
@@ -80,6 +83,17 @@ void master_look_at(struct master *master, uint64_t due_ms);
 void master_hear_mold(struct master *master, struct mold_handle *mold);
 /* May free the worker: one that never came to be. */
 void master_hear_worker(struct master *master, struct worker_handle *worker);
+
+/* --- master_events.c: all of these do nothing when the mold has no hooks */
+
+void master_tell_loaded(struct master *master, struct mold_handle *mold);
+/* The number of workers wanted may have changed. */
+void master_tell_workers(struct master *master);
+void master_tell_death(struct master *master, const struct worker_handle *worker);
+/* Before it is stopped. */
+void master_tell_exit(const struct master *master, const struct mold_handle *mold);
+/* It is stopped only when all workers have ended. */
+bool master_needs_mold(const struct master *master, const struct mold_handle *mold);
 
 /* --- master_reap.c */
 

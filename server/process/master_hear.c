@@ -200,15 +200,21 @@ static void on_mold_settings(struct master *master, struct mold_handle *mold, co
     mold->due_ms = limit_ms > 0 ? clock_ms() + (uint64_t)limit_ms : 0;
 }
 
-static void on_mold_loaded(struct master *master, struct mold_handle *mold)
+static void on_mold_loaded(struct master *master, struct mold_handle *mold, const struct channel_message *message)
 {
+    struct channel_loaded loaded;
+    TAKE(message, loaded);
     const struct generation *generation = master_generation(master, mold->generation);
     if (mold->state != MOLD_LOADING)
         return;
     mold->state = MOLD_LOADED;
     mold->due_ms = 0;
-    if (generation && !master->serving && generation->settings.check_config)
+    if (generation && !master->serving && generation->settings.check_config) {
         master_stop(master, true);
+        return;
+    }
+    mold->hooks = loaded.hooks != 0;
+    master_tell_loaded(master, mold);
 }
 
 static struct worker_handle *spawning_worker(const struct master *master, uint32_t slot)
@@ -256,7 +262,7 @@ static void on_mold_message(struct master *master, struct mold_handle *mold, con
         on_mold_settings(master, mold, message);
         break;
     case CHANNEL_LOADED:
-        on_mold_loaded(master, mold);
+        on_mold_loaded(master, mold, message);
         break;
     case CHANNEL_FAILED:
         on_mold_failed(master, mold, message);

@@ -85,6 +85,7 @@ static void on_worker_death(struct master *master, struct worker_handle *worker,
     struct generation *generation = master_generation(master, worker->generation);
     bool unexpected = !worker_was_to_go(master, worker, death);
     log_worker_death(master, worker, death);
+    master_tell_death(master, worker);
     if (unexpected && ends_generation(master, generation, worker))
         master_generation_failed(master, generation, EXIT_BOOT);
     else if (unexpected && died_young(worker))

@@ -356,6 +356,7 @@ void master_scale(struct master *master, int by)
     if (before + by >= 1 && before + by <= WORKERS_MAX)
         master->scale += by;
     log_info("Workers wanted: %d", master_wanted_workers(master, generation));
+    master_tell_workers(master);
 }
 
 static struct census reconcile_generation(struct master *master, struct generation *generation, int wanted)

@@ -113,7 +113,7 @@ void mold_handle_stop(struct mold_handle *mold)
         return;
     }
     mold->state = MOLD_STOPPING;
-    mold->due_ms = clock_ms() + MOLD_STOP_MS;
+    mold->due_ms = clock_ms() + MOLD_STOP_MS + (mold->hooks ? MOLD_HOOKS_MS : 0);
 }
 
 void mold_handle_kill(struct mold_handle *mold)

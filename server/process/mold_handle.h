@@ -31,6 +31,7 @@ struct mold_handle {
     char python[32];         /* from its HELLO: "3.11.7" */
     bool said_hello, failed; /* failed: it said so, or was killed by us; what comes after says nothing new */
     bool readable;           /* poll says so */
+    bool hooks;              /* it wants to hear of events: master_events.c */
 };
 
 struct mold_start {
@@ -47,6 +48,7 @@ void mold_handle_free(struct mold_handle *mold);
 
 /* Asks it to end; killed when it has not within MOLD_STOP_MS. */
 #define MOLD_STOP_MS 2000
+#define MOLD_HOOKS_MS 10000 /* … this much later with hooks: on_exit is one */
 void mold_handle_stop(struct mold_handle *mold);
 void mold_handle_kill(struct mold_handle *mold);
 /* It has not done what it should by due_ms. */

@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, AWAKE = range(1, 12)
-VERSION = 2
+VERSION = 3
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
