@@ -120,6 +120,7 @@ _Noreturn static void end_of_channel(const struct mold *m)
 
 static void wait_for_message(struct mold *m)
 {
+    pyexit_flush(); /* the wait may be long */
     PyThreadState *thread = PyEval_SaveThread();
     int got = channel_wait(m->channel, m->message, -1);
     int error = errno; /* taking the GIL back may change it */
@@ -457,6 +458,7 @@ _Noreturn static void fork_again(struct mold *m, struct inherit *inherit)
 static int fork_worker(struct mold *m, struct inherit *inherit)
 {
     int status = 0;
+    pyexit_flush(); /* or every worker would print again what lies in the buffers */
     PyOS_BeforeFork();
     pid_t pid = fork();
     int error = pid < 0 ? errno : 0;

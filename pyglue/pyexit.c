@@ -62,6 +62,13 @@ static void flush(const char *stream)
     Py_XDECREF(result);
 }
 
+void pyexit_flush(void)
+{
+    flush("stdout");
+    flush("stderr");
+    fflush(NULL);
+}
+
 void pyexit(int code, int64_t limit_ms)
 {
     ending.code = code;
@@ -70,8 +77,6 @@ void pyexit(int code, int64_t limit_ms)
     start_watchdog();
     call_if_imported("threading", "_shutdown");
     call_if_imported("atexit", "_run_exitfuncs");
-    flush("stdout");
-    flush("stderr");
-    fflush(NULL);
+    pyexit_flush();
     _exit(code);
 }

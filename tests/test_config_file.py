@@ -106,7 +106,7 @@ def test_a_file_as_gunicorns_users_write_them(tmp_path):
         print(json.dumps({{"file": __file__, "name": __name__}}))
     """
     write(tmp_path, {"gunicorn.conf.py": text})
-    with Server(bind=None, cwd=tmp_path) as server:
+    with Server(bind=None, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""}) as server:
         assert server.addresses == [f"unix:{path}"]
         assert "Serving web:app with 2 workers" in server.log
         wait_until(lambda: f'{{"file": "{tmp_path}/gunicorn.conf.py", "name": "__config__"}}' in server.output)

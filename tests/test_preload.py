@@ -295,3 +295,13 @@ def test_an_application_that_takes_all_descriptors_is_told_so(tmp_path):
     with Server("web:app", "--preload", cwd=tmp_path, wait=False) as server:
         assert server.wait_exit() == 3
         assert "Importing the application has opened too many: raise `ulimit -n`" in server.log
+
+
+def test_what_was_printed_before_the_fork_is_printed_once(tmp_path):
+    (tmp_path / "gunicorn.conf.py").write_text("print('configured')\ndef pre_fork(server, worker): print('forking')\n")
+    (tmp_path / "web.py").write_text(textwrap.dedent(WEB) + "\nprint('imported')\n")
+    buffered = {"PYTHONUNBUFFERED": ""}
+    with Server("web:app", "--preload", "--workers", "3", cwd=tmp_path, env=buffered) as server:
+        wait_until(lambda: "imported" in server.output, "what the mold printed")
+        server.stop()
+        assert sorted(server.output.split()) == ["configured", "forking", "forking", "forking", "imported"]
