@@ -3,7 +3,9 @@
 #   libev   LIBEV_SOURCE, the directory of ev.c: server/net/loop.c compiles it in with a configuration of its own
 #   llhttp  the target `llhttp`: the system's library if it is 9 or newer, else built here from LLHTTP_SOURCE
 #
-# Neither publishes its C sources where pip can get them, but packages on PyPI carry them whole. pip finds those by name
+#   zlib    the target ZLIB::ZLIB, the system's: for WebSocket's permessage-deflate
+#
+# Neither of the first two publishes its C sources where pip can get them, but packages on PyPI carry them whole. pip finds those by name
 # and checks their hash. What was fetched lies in LICORNE_DEPENDENCIES, which all build trees of a checkout share, so
 # that it is downloaded once. Without network: -DLIBEV_SOURCE=... -DLLHTTP_SOURCE=...
 
@@ -107,4 +109,11 @@ else()
   target_compile_options(llhttp PRIVATE ${FAT_LTO}) # the unit tests are linked without LTO
   target_include_directories(llhttp SYSTEM PUBLIC "${LLHTTP_SOURCE}/include")
   set(LICORNE_LLHTTP_LICENSE "${LLHTTP_SOURCE}/LICENSE" CACHE INTERNAL "For the wheel")
+endif()
+
+# --- zlib ---------------------------------------------------------------------------------------------------------
+
+find_package(ZLIB QUIET)
+if(NOT ZLIB_FOUND)
+  message(FATAL_ERROR "zlib was not found. Install it (Debian, Ubuntu: apt-get install zlib1g-dev), or run `make setup`.")
 endif()

@@ -41,12 +41,19 @@ static struct option *add(struct option_list *list, struct str name, enum option
     return option;
 }
 
+/* uvicorn's spelling of a switch that takes its value: --ws-per-message-deflate false. */
+static bool is_valued(struct str name)
+{
+    return str_eq(name, STR("--ws-per-message-deflate"));
+}
+
 static void add_setting(struct option_list *list, struct str name, const struct setting_row *row, const char *fixed)
 {
-    struct option *option = add(list, name, row->kind == SETTING_BOOL ? OPTION_FLAG : OPTION_VALUE);
-    option->takes_value = row->kind != SETTING_BOOL;
+    bool takes_value = row->kind != SETTING_BOOL || is_valued(name);
+    struct option *option = add(list, name, takes_value ? OPTION_VALUE : OPTION_FLAG);
+    option->takes_value = takes_value;
     option->row = row;
-    option->fixed = fixed;
+    option->fixed = takes_value ? NULL : fixed;
 }
 
 static bool starts_with(struct str s, const char *prefix)

@@ -6,7 +6,8 @@
  *     scope          the scope dict of a request
  *     asgi_http      a request's life: task, outcome, what the server reports
  *     asgi_receive   its receive()          asgi_send   its send()
- *     asgi_awaitable what both return
+ *     asgi_websocket all of these for a WebSocket
+ *     asgi_awaitable what receive() and send() return
  *
  * All with the GIL held, on the loop's thread. */
 #pragma once
@@ -21,6 +22,7 @@
 #include "server/app.h"
 #include "server/base/list.h"
 
+struct field;
 struct request;
 struct settings;
 
@@ -38,6 +40,7 @@ struct asgi {
     PyObject *raised;      /* SystemExit or KeyboardInterrupt of a request's first step: the loop raises it as well */
     struct scope_maker scopes;
     struct list suspended; /* asgi_http whose tasks wait for something */
+    struct list websockets; /* asgi_websocket likewise */
     bool stopping;
 };
 
@@ -75,6 +78,9 @@ extern const struct app_ops asgi_http_ops;
 int asgi_http_add(PyObject *module);
 /* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
 PyObject *asgi_task_exception(PyObject *task);
+bool asgi_task_done(PyObject *task);
+/* Does the exception come from our own "the client has gone"? */
+bool asgi_from_disconnect(PyObject *exception);
 /* Nothing more goes out or comes in for it: whoever waits learns that. */
 void asgi_http_complete(struct asgi_http *http);
 /* … and lets the request go. */
@@ -89,8 +95,23 @@ int asgi_receive_add(PyObject *module);
 size_t asgi_on_body(struct request *request, struct str data, bool end);
 /* Is the str `text` this name? (Most strings of an application are not interned.) */
 bool asgi_is(PyObject *text, PyObject *name);
+/* A header of an event, and its status: -1 with an exception. `keep` gets what must live as long as the field. */
+int asgi_field_of(PyObject *pair, struct field *field, PyObject **keep);
+int asgi_status_of(PyObject *event);
 /* The type of an event; borrowed. NULL with an exception: not a dict, no type, not a str. */
 PyObject *asgi_event_type(PyObject *event);
+
+/* --- asgi_websocket.c -------------------------------------------------------------------------------------------- */
+
+/* The offer of a WebSocket; the two others are what the core tells of it until it is answered. */
+void asgi_websocket_start(struct asgi *asgi, struct request *request);
+void asgi_websocket_writable(struct request *request);
+void asgi_websocket_disconnected(struct request *request);
+/* Did the task of one raise this very exception? */
+bool asgi_websocket_raised(struct asgi *asgi, PyObject *exception);
+/* What still waits will wait for ever; it must not reach back to the runtime. */
+void asgi_websockets_forget(struct asgi *asgi);
+int asgi_websocket_add(PyObject *module);
 
 /* --- asgi_awaitable.c -------------------------------------------------------------------------------------------- */
 

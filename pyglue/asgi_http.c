@@ -89,7 +89,7 @@ static void http_dealloc(PyObject *self)
 /* -------------------------------------------------------------------------------------------------- how it ended */
 
 /* Does the exception come from our own "the client has gone"? Frameworks raise theirs while handling ours. */
-static bool from_disconnect(PyObject *exception)
+bool asgi_from_disconnect(PyObject *exception)
 {
     bool found = false;
     Py_INCREF(exception);
@@ -114,7 +114,7 @@ static void log_failure(const struct asgi_http *http, PyObject *exception)
 {
     const struct request *request = http->request;
     bool gone = request->conn == NULL && !http->complete;
-    if (from_disconnect(exception) || (gone && PyErr_GivenExceptionMatches(exception, asgi_cancelled_error))) {
+    if (asgi_from_disconnect(exception) || (gone && PyErr_GivenExceptionMatches(exception, asgi_cancelled_error))) {
         log_debug("The application ended as the client has closed the connection");
         return;
     }
@@ -147,7 +147,7 @@ static void http_end(struct asgi_http *http, PyObject *exception)
     Py_XDECREF(exception);
 }
 
-static bool task_done(PyObject *task)
+bool asgi_task_done(PyObject *task)
 {
     PyObject *done = PyObject_CallMethodNoArgs(task, names.done);
     Py_XDECREF(done);
@@ -159,7 +159,7 @@ PyObject *asgi_task_exception(PyObject *task)
     PyObject *exception = PyObject_CallMethodNoArgs(task, names.exception);
     if (exception == NULL) {
         exception = pyerr_take(); /* CancelledError; or InvalidStateError: not done */
-        if (!task_done(task))
+        if (!asgi_task_done(task))
             Py_CLEAR(exception);
     }
     if (exception == Py_None)
@@ -201,7 +201,7 @@ static PyObject *http_call(PyObject *callable, PyObject *const *args, size_t nar
         return asgi_receive(http);
     if (count > 1)
         return PyErr_Format(PyExc_TypeError, "receive() takes no argument and send() one (%zd given)", count);
-    if (args[0] == http->task && http->task != NULL && task_done(http->task))
+    if (args[0] == http->task && http->task != NULL && asgi_task_done(http->task))
         return http_task_done(http);
     return asgi_send(http, args[0]);
 }
@@ -244,7 +244,7 @@ static void http_run(struct asgi *asgi, struct asgi_http *http)
         if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception))
             Py_XSETREF(asgi->raised, Py_NewRef(exception));
         http_end(http, exception);
-    } else if (task_done(task)) {
+    } else if (asgi_task_done(task)) {
         http_end(http, asgi_task_exception(task));
         Py_DECREF(task);
     } else {
@@ -255,6 +255,10 @@ static void http_run(struct asgi *asgi, struct asgi_http *http)
 static void on_request(struct app *app, struct request *request)
 {
     struct asgi *asgi = LIST_ENTRY(app, struct asgi, app);
+    if (request->is_websocket) {
+        asgi_websocket_start(asgi, request);
+        return;
+    }
     struct asgi_http *http = http_new(asgi, request);
     if (http == NULL) {
         pyerr_log("Cannot handle a request");
@@ -270,6 +274,10 @@ static void on_writable(struct request *request)
     struct asgi_http *http = request->app_data;
     if (http == NULL)
         return;
+    if (request->is_websocket) {
+        asgi_websocket_writable(request);
+        return;
+    }
     http->full = false;
     asgi_awaitable_wake(&http->senders);
 }
@@ -279,6 +287,10 @@ static void on_disconnect(struct request *request)
     struct asgi_http *http = request->app_data;
     if (http == NULL)
         return;
+    if (request->is_websocket) {
+        asgi_websocket_disconnected(request);
+        return;
+    }
     http->disconnected = true;
     asgi_awaitable_wake(&http->receivers);
     asgi_awaitable_wake(&http->senders);

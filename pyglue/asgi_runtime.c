@@ -31,7 +31,7 @@ static int runtime_startup(struct runtime *runtime)
 /* Was it a request's task that raised it? That request answers for it alone (500), not the worker. */
 static bool raised_by_request(struct asgi *asgi, PyObject *exception)
 {
-    if (exception == asgi->raised)
+    if (exception == asgi->raised || asgi_websocket_raised(asgi, exception))
         return true;
     LIST_EACH(node, &asgi->suspended) {
         PyObject *raised = asgi_task_exception(LIST_ENTRY(node, struct asgi_http, node)->task);
@@ -157,6 +157,7 @@ static void runtime_free(struct runtime *runtime)
         return;
     struct asgi *asgi = asgi_of(runtime);
     suspended_forget(asgi);
+    asgi_websockets_forget(asgi);
     loop_close(asgi);
     scope_maker_done(&asgi->scopes);
     Py_XDECREF(asgi->application);
@@ -220,6 +221,7 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
     asgi->runtime.ops = &ops;
     asgi->runtime.app = &asgi->app;
     list_init(&asgi->suspended);
+    list_init(&asgi->websockets);
     if (runtime_init(asgi, application, asgi_version) == 0)
         return &asgi->runtime;
     PyObject *exception = pyerr_take();
@@ -231,7 +233,8 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
 
 int asgi_add(PyObject *module)
 {
-    if (asgi_awaitable_add(module) < 0 || asgi_receive_add(module) < 0 || asgi_http_add(module) < 0)
+    if (asgi_awaitable_add(module) < 0 || asgi_receive_add(module) < 0 || asgi_http_add(module) < 0 ||
+        asgi_websocket_add(module) < 0)
         return -1;
     return asgi_lifespan_add(module);
 }

@@ -41,7 +41,7 @@ static PyObject *disconnected(void)
 
 /* ------------------------------------------------------------------------------------------ http.response.start */
 
-static int status_of(PyObject *event)
+int asgi_status_of(PyObject *event)
 {
     PyObject *status = PyDict_GetItemWithError(event, names.status); // borrowed
     if (status == NULL) {
@@ -74,7 +74,7 @@ static int str_of(PyObject *bytes, struct str *to)
 }
 
 /* `keep` gets the pair if it was made here, so that the bytes live until request_start() has copied them. */
-static int field_of(PyObject *pair, struct field *field, PyObject **keep)
+int asgi_field_of(PyObject *pair, struct field *field, PyObject **keep)
 {
     if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2)
         return str_of(PyTuple_GET_ITEM(pair, 0), &field->name) < 0 ? -1 : str_of(PyTuple_GET_ITEM(pair, 1), &field->value);
@@ -120,7 +120,7 @@ static PyObject *start_with(struct asgi_http *http, int status, PyObject *header
     if (count > FIELDS_INLINE && (fields = PyMem_New(struct field, (size_t)count)) == NULL)
         return PyErr_NoMemory();
     for (Py_ssize_t i = 0; i < count; i++)
-        if (field_of(PySequence_Fast_GET_ITEM(headers, i), &fields[i], &keep) < 0)
+        if (asgi_field_of(PySequence_Fast_GET_ITEM(headers, i), &fields[i], &keep) < 0)
             goto done;
     ready = start_result(http, request_start(http->request, status, (struct str){ NULL, 0 }, fields, (size_t)count));
 done:
@@ -136,7 +136,7 @@ static PyObject *send_start(struct asgi_http *http, PyObject *event)
         PyErr_SetString(PyExc_RuntimeError, "http.response.start was sent twice");
         return NULL;
     }
-    int status = status_of(event);
+    int status = asgi_status_of(event);
     if (status < 0)
         return NULL;
     PyObject *headers = PyDict_GetItemWithError(event, names.headers); // borrowed

@@ -9,6 +9,7 @@
 
 #include "pyglue/names.h"
 #include "server/http/request.h"
+#include "server/http/websocket.h"
 
 #define PATH_INLINE 512 /* longer paths are decoded in memory of their own */
 
@@ -291,6 +292,58 @@ PyObject *scope_http(struct scope_maker *maker, struct request *request)
     return scope;
 }
 
+/* Every subprotocol that the client offers, in its order. */
+static PyObject *subprotocols_new(const struct request *request)
+{
+    struct str protocol;
+    PyObject *list = PyList_New(0);
+    for (size_t at = 0; list != NULL && websocket_offered(request, &at, &protocol);) {
+        PyObject *name = PyUnicode_DecodeLatin1(protocol.p, (Py_ssize_t)protocol.len, NULL);
+        if (name == NULL || PyList_Append(list, name) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(name);
+    }
+    return list;
+}
+
+/* The template without a method, and with what a WebSocket has besides. */
+static PyObject *websocket_template_new(PyObject *base)
+{
+    PyObject *dict = PyDict_New(), *key, *value;
+    Py_ssize_t at = 0;
+    while (dict != NULL && PyDict_Next(base, &at, &key, &value))
+        if (key != names.method && PyDict_SetItem(dict, key, value) < 0)
+            Py_CLEAR(dict);
+    bool secure = dict != NULL && PyDict_GetItem(dict, names.scheme) == names.https;
+    if (dict != NULL && (put(dict, names.type, Py_NewRef(names.websocket)) < 0 ||
+                         put(dict, names.scheme, Py_NewRef(secure ? names.wss : names.ws)) < 0 ||
+                         put(dict, names.subprotocols, Py_NewRef(Py_None)) < 0 ||
+                         put(dict, names.extensions, Py_BuildValue("{O{}}", names.websocket_http_response)) < 0))
+        Py_CLEAR(dict);
+    return dict;
+}
+
+/* Borrowed; NULL with an exception. */
+static PyObject *websocket_template_of(struct scope_maker *maker, struct request *request)
+{
+    PyObject *base = template_of(maker, request); // borrowed
+    if (base == NULL || (maker->websocket_template != NULL && maker->websocket_base == base))
+        return base != NULL ? maker->websocket_template : NULL;
+    Py_XSETREF(maker->websocket_template, websocket_template_new(base));
+    Py_XSETREF(maker->websocket_base, Py_NewRef(base));
+    return maker->websocket_template;
+}
+
+PyObject *scope_websocket(struct scope_maker *maker, struct request *request)
+{
+    PyObject *template = websocket_template_of(maker, request); // borrowed
+    PyObject *scope = template != NULL ? PyDict_Copy(template) : NULL;
+    if (scope != NULL &&
+        (fill(maker, scope, request) < 0 || put(scope, names.subprotocols, subprotocols_new(request)) < 0))
+        Py_CLEAR(scope);
+    return scope;
+}
+
 PyObject *scope_lifespan(struct scope_maker *maker, PyObject *state)
 {
     /* Its version counts by itself: "2.0" of the lifespan's specification. */
@@ -317,4 +370,6 @@ void scope_maker_done(struct scope_maker *maker)
     Py_CLEAR(maker->root_path);
     Py_CLEAR(maker->state);
     Py_CLEAR(maker->template);
+    Py_CLEAR(maker->websocket_template);
+    Py_CLEAR(maker->websocket_base);
 }

@@ -23,6 +23,8 @@ struct scope_maker {
     PyObject *state;     /* the lifespan's; NULL: no lifespan */
     PyObject *template;  /* of the endpoint and scheme below: a worker has few listeners and rarely changes */
     const struct endpoint *endpoint;
+    PyObject *websocket_template; /* made from this one: */
+    PyObject *websocket_base;
 };
 
 /* `asgi_version`: "3.0" or "2.0". 0, or -1 with an exception. */
@@ -31,5 +33,7 @@ void scope_maker_done(struct scope_maker *maker);
 
 /* type: "http". New reference, NULL with an exception. */
 PyObject *scope_http(struct scope_maker *maker, struct request *request);
+/* type: "websocket". New reference, NULL with an exception. */
+PyObject *scope_websocket(struct scope_maker *maker, struct request *request);
 /* type: "lifespan", with `state` itself rather than a copy (may be NULL). */
 PyObject *scope_lifespan(struct scope_maker *maker, PyObject *state);

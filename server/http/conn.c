@@ -13,6 +13,7 @@
 #include "server/base/mem.h"
 #include "server/http/endpoint.h"
 #include "server/http/response.h"
+#include "server/http/websocket_conn.h"
 
 static void conn_enter(struct conn *c, enum conn_state state);
 
@@ -73,6 +74,8 @@ void conn_close(struct conn *c, enum close_reason reason)
     if (app_has(c->request))
         http_server_tell_gone(c->server, c->request);
     drop_request(c);
+    if (c->websocket)
+        websocket_gone(c->websocket);
     if (c->free_cache && c->cache)
         c->free_cache(c->cache);
     c->free_cache = NULL;
@@ -330,6 +333,23 @@ static void serving_timeout(struct conn *c)
         coarse_timer_arm(c->server->loop, &c->timer, due_ms - loop_now_ms(c->server->loop));
 }
 
+/* --- WEBSOCKET: it has the connection -------------------------------------------------------------------------------------- */
+
+static size_t take_websocket(struct conn *c, char *data, size_t len)
+{
+    return websocket_take(c->websocket, data, len);
+}
+
+static void eof_websocket(struct conn *c)
+{
+    websocket_eof(c->websocket);
+}
+
+static void timeout_websocket(struct conn *c)
+{
+    websocket_timeout(c->websocket);
+}
+
 /* --- DISCARD, FLUSH, LINGER: nothing more is served -------------------------------------------------------------------------- */
 
 static size_t take_discard(struct conn *c, char *data, size_t len)
@@ -405,6 +425,7 @@ static const struct state_row states[] = {
     [CONN_IDLE] = { "idle", take_head, idle_eof, idle_timeout, LIMIT(keepalive) },
     [CONN_BODY] = { "body", take_body, body_eof, body_timeout, LIMIT(body_timeout) },
     [CONN_SERVING] = { "serving", take_body, serving_eof, serving_timeout, NO_LIMIT },
+    [CONN_WEBSOCKET] = { "websocket", take_websocket, eof_websocket, timeout_websocket, NO_LIMIT },
     [CONN_DISCARD] = { "discard", take_discard, leave_eof, discard_timeout, LIMIT(body_timeout) },
     [CONN_FLUSH] = { "flush", take_nothing, NULL, flush_timeout, LIMIT(write_timeout) },
     [CONN_LINGER] = { "linger", take_nothing, leave_eof, linger_timeout, LIMIT(linger_timeout) },
@@ -450,6 +471,8 @@ static bool may_take(const struct conn *c)
         return !c->request->body_end && (buf_len(&c->request->body) <= REQUEST_BODY_HIGH_WATER || !body_ready(c));
     case CONN_SERVING:
         return !c->request->body_end && buf_len(&c->request->body) <= REQUEST_BODY_HIGH_WATER;
+    case CONN_WEBSOCKET:
+        return !c->websocket->paused;
     case CONN_CLOSED:
         return false;
     default:
@@ -473,6 +496,15 @@ void conn_response_done(struct conn *c)
         c->discarded = 0;
         conn_enter(c, CONN_DISCARD);
     }
+}
+
+void conn_upgrade(struct conn *c, struct websocket *websocket)
+{
+    c->request->status = 101;
+    c->request->response = RESPONSE_DONE;
+    drop_request(c);
+    c->websocket = websocket;
+    conn_enter(c, CONN_WEBSOCKET);
 }
 
 void conn_response_broken(struct conn *c)
@@ -595,6 +627,8 @@ static void on_writable(struct io *io)
 {
     struct conn *c = conn_of(io);
     struct request *r = c->request;
+    if (c->websocket)
+        websocket_writable(c->websocket);
     if (!app_has(r) || !r->core.writable_owed || c->in_wait)
         return;
     r->core.writable_owed = false;
@@ -649,6 +683,8 @@ void conn_drain(struct conn *c)
     bool idle = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
     if (idle) /* what has arrived already is seen before the timer fires */
         coarse_timer_arm(c->server->loop, &c->timer, 0);
+    if (c->websocket)
+        websocket_drain(c->websocket);
 }
 
 const struct endpoint *conn_peer(struct conn *c)

@@ -24,11 +24,14 @@
 #define CONN_PIPELINE_PER_TURN 32      /* requests of one connection in one turn: others want theirs */
 #define CONN_DISCARD_BYTES (64 * 1024) /* of an unread body that are read to keep the connection */
 
+struct websocket;
+
 enum conn_state {
     CONN_HEAD,    /* a request head is awaited (new connection) or has begun */
     CONN_IDLE,    /* between messages */
     CONN_BODY,    /* the head is complete, the application waits for the start of the body */
     CONN_SERVING, /* the application has the request */
+    CONN_WEBSOCKET, /* no HTTP any more: see websocket.h */
     CONN_DISCARD, /* the response is done, the rest of the body is read and dropped */
     CONN_FLUSH,   /* nothing more is parsed: what is queued leaves */
     CONN_LINGER,  /* our side is shut: wait for the client to close, so that it reads the response */
@@ -41,6 +44,7 @@ struct conn {
     struct io io;
     struct http1 http1;
     struct request *request; /* being received or served; one reference */
+    struct websocket *websocket; /* in WEBSOCKET; one reference */
     struct coarse_timer timer;
     enum conn_state state;
     enum close_reason reason; /* once it is in FLUSH */
@@ -73,6 +77,8 @@ void conn_drain(struct conn *conn);
 
 /* The response is complete. The request is no longer the connection's. */
 void conn_response_done(struct conn *conn);
+/* The answer 101 is queued, the request is over: the connection is `websocket`'s, which takes one reference with it. */
+void conn_upgrade(struct conn *conn, struct websocket *websocket);
 /* The response can not be completed: the client must see that. */
 void conn_response_broken(struct conn *conn);
 /* The application waits for room. */

@@ -143,8 +143,7 @@ static struct head_refusal judge_expect(struct request *r, const struct head_fie
     return ACCEPTED;
 }
 
-/* An offer to switch to WebSocket. Until there is an implementation a valid one is served as plain HTTP, which RFC 9110 7.8
- * allows; here the connection will take it over. */
+/* An offer to switch to WebSocket. An application that does not speak it answers in HTTP, which RFC 9110 7.8 allows. */
 static struct head_refusal judge_upgrade(struct request *r, const struct head_fields *f)
 {
     switch (websocket_offer_check(r, f->upgrade)) {
@@ -153,6 +152,7 @@ static struct head_refusal judge_upgrade(struct request *r, const struct head_fi
     case WEBSOCKET_OFFER_BAD:
         return REFUSED(400, "malformed WebSocket handshake");
     case WEBSOCKET_OFFER_VALID:
+        r->is_websocket = true;
         break;
     }
     return ACCEPTED;

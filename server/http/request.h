@@ -60,6 +60,7 @@ struct request {
     bool is_head;           /* the method is HEAD */
     bool has_body;          /* Content-Length > 0 or chunked */
     bool is_chunked;
+    bool is_websocket;      /* a valid offer to switch to WebSocket: see websocket.h; may be answered like any request */
     int64_t content_length; /* -1: none given */
     uint64_t began_ns;      /* when the first byte of the head was read (CLOCK_MONOTONIC, from the loop's turn) */
 

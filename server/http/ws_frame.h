@@ -28,10 +28,10 @@ enum ws_code {
     WS_CODE_RESTART = 1012,
 };
 
-#define WS_HEAD_MAX 14        /* of a client's frame; ours have no mask: 10 */
+#define WS_HEAD_MAX 14     /* of a client's frame; ours have no mask: 10 */
 #define WS_OUT_HEAD_MAX 10
-#define WS_CONTROL_MAX 125    /* payload of a control frame */
-#define WS_REASON_MAX 123     /* of it, after the code */
+#define WS_CONTROL_MAX 125 /* payload of a control frame */
+#define WS_REASON_MAX 123  /* of it, after the code */
 
 /* Why a connection must fail. code 0: it need not. */
 struct ws_error {
@@ -39,7 +39,7 @@ struct ws_error {
     const char *text; /* for the peer and the log: a literal of at most WS_REASON_MAX bytes */
 };
 
-/* --- UTF-8, in pieces (RFC 3629: no surrogates, nothing over U+10FFFF, shortest forms) ------------------------------ */
+/* --- UTF-8, in pieces (RFC 3629: no surrogates, nothing over U+10FFFF, shortest forms) -------------------------- */
 
 struct ws_utf8 {
     uint8_t left;      /* continuation bytes that must follow */
@@ -53,19 +53,19 @@ static inline bool ws_utf8_complete(const struct ws_utf8 *utf8)
     return utf8->left == 0;
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------------ */
+/* --- reading ---------------------------------------------------------------------------------------------------- */
 
 struct ws_reader {
-    uint64_t left;           /* of the frame's payload, not yet read */
-    uint64_t message_len;    /* of the message's frames so far, this one included; as on the wire */
+    uint64_t left;        /* of the frame's payload, not yet read */
+    uint64_t message_len; /* of the message's frames so far, this one included; as on the wire */
     uint8_t head[WS_HEAD_MAX];
-    uint8_t have;            /* bytes of the head that are here */
-    uint8_t mask_at;         /* position in the mask, 0..3 */
-    uint8_t opcode;          /* of the frame */
+    uint8_t have;         /* bytes of the head that are here */
+    uint8_t mask_at;      /* position in the mask, 0..3 */
+    uint8_t opcode;       /* of the frame */
     bool fin;
-    bool in_payload;         /* the head is complete, the payload is not */
-    uint8_t message;         /* WS_TEXT or WS_BINARY while a message is incomplete, else 0 */
-    bool compressed;         /* of the message: RSV1 of its first frame */
+    bool in_payload;      /* the head is complete, the payload is not */
+    uint8_t message;      /* WS_TEXT or WS_BINARY while a message is incomplete, else 0 */
+    bool compressed;      /* of the message: RSV1 of its first frame */
 };
 
 static inline bool ws_is_control(int opcode)
@@ -92,7 +92,7 @@ struct ws_error ws_close_read(struct str payload, int *code, struct str *reason)
 /* May the code stand in a close frame? */
 bool ws_code_valid(int code);
 
-/* --- writing: a server's frames are not masked -------------------------------------------------------------------------- */
+/* --- writing: a server's frames are not masked ------------------------------------------------------------------ */
 
 /* Writes at most WS_OUT_HEAD_MAX bytes; returns how many. */
 size_t ws_frame_put_head(char *to, enum ws_opcode opcode, bool compressed, uint64_t len);

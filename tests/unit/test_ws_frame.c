@@ -83,7 +83,7 @@ static void test_unmask(void)
             }
 }
 
-/* --- bad input ------------------------------------------------------------------------------------------------------------ */
+/* --- bad input -------------------------------------------------------------------------------------------------- */
 
 struct bad_input {
     const char *name;
@@ -160,11 +160,13 @@ static void test_limit_is_allowed(void)
     CHECK_INT(error.code, 0);
 }
 
-/* --- close frames ------------------------------------------------------------------------------------------------------------ */
+/* --- close frames ----------------------------------------------------------------------------------------------- */
 
 static void test_close_codes(void)
 {
-    static const struct { int from, to; } valid[] = { { 1000, 1003 }, { 1007, 1014 }, { 3000, 4999 } };
+    static const struct {
+        int from, to;
+    } valid[] = { { 1000, 1003 }, { 1007, 1014 }, { 3000, 4999 } };
     for (int code = 0; code < 65536; code++) {
         bool expected = false;
         for (size_t i = 0; i < 3; i++)
@@ -192,7 +194,11 @@ static void test_close_payloads(void)
     CHECK_INT(ws_close_read(STR("\x03\xe8"), &code, &reason).code, 0);
     CHECK_INT(code, 1000);
     CHECK_INT(ws_close_read(STR("\x03\xe8\xff"), &code, &reason).code, 1007);
-    CHECK_INT(ws_close_read(STR("\x03\xe8""a\xc3"), &code, &reason).code, 1007);
+    CHECK_INT(ws_close_read(STR("\x03\xe8"
+                                "a\xc3"),
+                            &code, &reason)
+                  .code,
+              1007);
 }
 
 static void test_reason_fits(void)
@@ -205,7 +211,7 @@ static void test_reason_fits(void)
     CHECK_INT(ws_reason_fit(STR("short")).len, 5);
 }
 
-/* --- UTF-8 ----------------------------------------------------------------------------------------------------------------------- */
+/* --- UTF-8 ------------------------------------------------------------------------------------------------------ */
 
 /* By the definition: decodes, and compares with the shortest form. */
 static bool is_utf8(const uint8_t *p, size_t n)
@@ -261,7 +267,9 @@ static void test_utf8_all_short(void)
 static void test_utf8_pieces(void)
 {
     uint8_t p[24];
-    static const char *const parts[] = { "a", "abcdefghij", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xed\xa0\x80", "\xc0" };
+    static const char *const parts[] = {
+        "a", "abcdefghij", "\xc3\xa9", "\xe2\x82\xac", "\xf0\x9f\x98\x80", "\xed\xa0\x80", "\xc0"
+    };
     srand(1);
     for (int round = 0; round < 20000; round++) {
         size_t n = 0;

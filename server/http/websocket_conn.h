@@ -1,0 +1,16 @@
+/* websocket_conn: what the connection that carries a WebSocket tells it. For conn.c and websocket_accept.c alone. */
+#pragma once
+
+#include "server/http/websocket.h"
+
+/* The handshake's answer is queued: `ws` takes the connection over. */
+void websocket_begin(struct websocket *ws, struct conn *conn);
+/* Bytes have come; returns how many were taken. */
+size_t websocket_take(struct websocket *ws, char *data, size_t len);
+void websocket_eof(struct websocket *ws);
+void websocket_timeout(struct websocket *ws);
+void websocket_writable(struct websocket *ws);
+/* The connection is gone, or will be. */
+void websocket_gone(struct websocket *ws);
+/* The worker leaves. */
+void websocket_drain(struct websocket *ws);
