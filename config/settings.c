@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "config/address.h"
+#include "config/address_set.h"
 #include "config/setting_row.h"
 #include "config/worker_class.h"
 #include "server/base/mem.h"
@@ -402,9 +403,27 @@ static bool check_addresses(const struct settings *settings, struct buf *errors)
     return good;
 }
 
+static bool check_trusted(const struct settings *settings, struct buf *errors)
+{
+    struct address_set set;
+    char *bad = NULL;
+    bool good = address_set_init(&set, &settings->forwarded_allow_ips, &bad);
+    address_set_done(&set);
+    if (!good) {
+        buf_append_str(errors, STR("forwarded_allow_ips = "));
+        append_quoted(errors, bad);
+        buf_printf(errors, " (from %s): must be an address, a network such as 10.0.0.0/8 without bits beyond its prefix, or "
+                           "*\n",
+                   settings_origin(settings, "forwarded_allow_ips"));
+    }
+    free(bad);
+    return good;
+}
+
 bool settings_validate(struct settings *settings, struct buf *errors)
 {
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
+    good &= check_trusted(settings, errors);
     return worker_class_check(settings, errors) && good;
 }
 

@@ -54,7 +54,6 @@ static const char *const renamed[][2] = {
     { "syslog_facility", "--log-syslog-facility" },
     { "reload_extra_files", "--reload-extra-file" },
     { "proxy_allow_ips", "--proxy-allow-from" },
-    { "secure_scheme_headers", "--forwarded-allow-ips" },
     { "uwsgi_allow_ips", "--uwsgi-allow-from" },
     { "raw_paste_global_conf", "--paste-global" },
     { "dirty_apps", "--dirty-app" },

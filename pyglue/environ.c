@@ -179,8 +179,27 @@ static struct peer *peer_new(struct wsgi *wsgi, const struct endpoint *client)
     return peer;
 }
 
+/* Steals `value`. */
+static int put_new(PyObject *dict, PyObject *key, PyObject *value)
+{
+    int result = value == NULL ? -1 : PyDict_SetItem(dict, key, value);
+    Py_XDECREF(value);
+    return result;
+}
+
+/* Whom a proxy speaks for; not the connection's. */
+static int put_forwarded(PyObject *dict, struct request *request)
+{
+    const struct endpoint *client = request_client(request);
+    if (client->port > 0 && put_new(dict, names.REMOTE_PORT, PyUnicode_FromFormat("%d", client->port)) < 0)
+        return -1;
+    return put_new(dict, names.REMOTE_ADDR, latin1(client->host));
+}
+
 static int put_peer(struct environ *environ, PyObject *dict, struct request *request)
 {
+    if (request_is_forwarded(request))
+        return put_forwarded(dict, request);
     void **cell = request_conn_cache(request, peer_free);
     if (*cell == NULL && (*cell = peer_new(environ->wsgi, request_client(request))) == NULL)
         return -1;

@@ -206,13 +206,15 @@ static void client_free(void *client)
     Py_DECREF((PyObject *)client);
 }
 
-/* Made once a connection. Borrowed; NULL with an exception. */
+/* Made once a connection, unless a proxy names it. New reference; NULL with an exception. */
 static PyObject *client_of(struct request *request)
 {
+    if (request_is_forwarded(request))
+        return endpoint_new(request_client(request), false);
     void **cache = request_conn_cache(request, client_free);
     if (*cache == NULL)
         *cache = endpoint_new(request_client(request), false);
-    return *cache;
+    return Py_XNewRef((PyObject *)*cache);
 }
 
 /* ------------------------------------------------------------------------------------------------------ template */
@@ -225,11 +227,6 @@ static int put(PyObject *dict, PyObject *key, PyObject *value)
     return result;
 }
 
-static PyObject *scheme_new(struct request *request)
-{
-    return Py_NewRef(str_eq(request_scheme(request), STR("https")) ? names.https : names.http);
-}
-
 /* Every key that a scope may have: replacing one is cheaper than adding one. */
 static PyObject *template_new(const struct scope_maker *maker, struct request *request)
 {
@@ -239,7 +236,7 @@ static PyObject *template_new(const struct scope_maker *maker, struct request *r
     if (put(dict, names.type, Py_NewRef(names.http)) < 0 || put(dict, names.asgi, Py_NewRef(maker->asgi)) < 0 ||
         put(dict, names.http_version, Py_NewRef(names.http_1_1)) < 0 ||
         put(dict, names.server, endpoint_new(request_server(request), true)) < 0 ||
-        put(dict, names.client, Py_NewRef(Py_None)) < 0 || put(dict, names.scheme, scheme_new(request)) < 0 ||
+        put(dict, names.client, Py_NewRef(Py_None)) < 0 || put(dict, names.scheme, Py_NewRef(names.http)) < 0 ||
         put(dict, names.method, names_method(STR("GET"))) < 0 ||
         put(dict, names.root_path, Py_NewRef(maker->root_path)) < 0 ||
         put(dict, names.path, Py_NewRef(Py_None)) < 0 || put(dict, names.raw_path, Py_NewRef(Py_None)) < 0 ||
@@ -269,8 +266,9 @@ static int fill(struct scope_maker *maker, PyObject *scope, struct request *requ
         put(scope, names.raw_path, raw_path_new(maker, request->path)) < 0 ||
         put(scope, names.headers, headers_new(request)) < 0)
         return -1;
-    PyObject *client = client_of(request);
-    if (client == NULL || (client != Py_None && PyDict_SetItem(scope, names.client, client) < 0))
+    if (put(scope, names.client, client_of(request)) < 0)
+        return -1;
+    if (request_scheme(request).len == 5 && PyDict_SetItem(scope, names.scheme, names.https) < 0)
         return -1;
     if (request->version_minor == 0 && PyDict_SetItem(scope, names.http_version, names.http_1_0) < 0)
         return -1;
@@ -314,9 +312,8 @@ static PyObject *websocket_template_new(PyObject *base)
     while (dict != NULL && PyDict_Next(base, &at, &key, &value))
         if (key != names.method && PyDict_SetItem(dict, key, value) < 0)
             Py_CLEAR(dict);
-    bool secure = dict != NULL && PyDict_GetItem(dict, names.scheme) == names.https;
     if (dict != NULL && (put(dict, names.type, Py_NewRef(names.websocket)) < 0 ||
-                         put(dict, names.scheme, Py_NewRef(secure ? names.wss : names.ws)) < 0 ||
+                         put(dict, names.scheme, Py_NewRef(names.ws)) < 0 ||
                          put(dict, names.subprotocols, Py_NewRef(Py_None)) < 0 ||
                          put(dict, names.extensions, Py_BuildValue("{O{}}", names.websocket_http_response)) < 0))
         Py_CLEAR(dict);
@@ -338,8 +335,10 @@ PyObject *scope_websocket(struct scope_maker *maker, struct request *request)
 {
     PyObject *template = websocket_template_of(maker, request); // borrowed
     PyObject *scope = template != NULL ? PyDict_Copy(template) : NULL;
+    bool secure = request_scheme(request).len == 5;
     if (scope != NULL &&
-        (fill(maker, scope, request) < 0 || put(scope, names.subprotocols, subprotocols_new(request)) < 0))
+        (fill(maker, scope, request) < 0 || (secure && PyDict_SetItem(scope, names.scheme, names.wss) < 0) ||
+         put(scope, names.subprotocols, subprotocols_new(request)) < 0))
         Py_CLEAR(scope);
     return scope;
 }

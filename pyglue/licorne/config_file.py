@@ -145,6 +145,8 @@ def _is_plain(value: object) -> bool:
 
 
 def _texts(value: Any) -> list[str | None]:
+    if isinstance(value, dict):  # secure_scheme_headers
+        return [f"{_text(key)}:{_text(item)}" for key, item in value.items()] or [None]
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
     if isinstance(value, (list, tuple)):

@@ -3,6 +3,8 @@
 #include "server/http/head.h"
 
 #include "config/settings.h"
+#include "server/http/conn.h"
+#include "server/http/forwarded.h"
 #include "server/http/headers.h"
 #include "server/http/request.h"
 #include "server/http/websocket_offer.h"
@@ -14,7 +16,7 @@
 struct head_fields {
     struct str host, transfer_encoding, content_length, expect;
     int hosts, transfer_encodings, content_lengths, expects, content_types;
-    bool close, keep_alive, upgrade, websocket;
+    bool close, keep_alive, upgrade, websocket, forwarded;
 };
 
 /* --- the target ---------------------------------------------------------------------------------------------------- */
@@ -158,6 +160,14 @@ static struct head_refusal judge_upgrade(struct request *r, const struct head_fi
     return ACCEPTED;
 }
 
+static struct head_refusal judge_forwarded(struct request *r, const struct head_fields *f)
+{
+    const struct forwarded *forwarded = r->conn ? r->conn->server->forwarded : NULL;
+    if (forwarded == NULL || (!f->forwarded && !forwarded_has_others(forwarded)))
+        return ACCEPTED;
+    return forwarded_apply(forwarded, r);
+}
+
 /* --- all fields ------------------------------------------------------------------------------------------------------ */
 
 static void note_connection(struct head_fields *f, struct str value)
@@ -172,6 +182,7 @@ static void note_connection(struct head_fields *f, struct str value)
 
 static void note_field(struct head_fields *f, const struct field *field)
 {
+    f->forwarded |= forwarded_may_be(field->name);
     switch (field->name.len) {
     case 4:
         if (memcmp(field->name.p, "host", 4) == 0) {
@@ -263,6 +274,8 @@ struct head_refusal head_judge_fields(struct request *r, const struct settings *
         refusal = judge_upgrade(r, &f);
     if (refusal.status == 0 && f.content_types > 1)
         refusal = REFUSED(400, "more than one Content-Type");
+    if (refusal.status == 0)
+        refusal = judge_forwarded(r, &f);
     if (refusal.status == 0 && absolute)
         replace_host_field(r);
     r->core.keep_alive = !f.close && (r->version_minor >= 1 || f.keep_alive);

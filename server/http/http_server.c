@@ -12,6 +12,7 @@
 #include "server/base/mem.h"
 #include "server/http/access_log.h"
 #include "server/http/conn.h"
+#include "server/http/forwarded.h"
 #include "server/http/server_state.h"
 
 /* --- the end of the turn --------------------------------------------------------------------------------------------------- */
@@ -122,6 +123,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->settings = settings;
     s->app = app;
     s->requests = request_pool_new();
+    s->forwarded = forwarded_new(settings);
     list_init(&s->conns);
     list_init(&s->dead);
     list_init(&s->spares);
@@ -206,6 +208,7 @@ void http_server_free(struct http_server *s)
     while ((node = list_pop(&s->spares)) != NULL)
         free(conn_at(node));
     access_log_free(s->access_log);
+    forwarded_free(s->forwarded);
     request_pool_close(s->requests);
     free(s);
 }

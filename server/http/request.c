@@ -191,7 +191,14 @@ static const struct endpoint nowhere = { .host = { "", 0 }, .port = -1 };
 
 const struct endpoint *request_client(struct request *r)
 {
+    if (r->core.is_forwarded)
+        return &r->core.client;
     return r->conn ? conn_peer(r->conn) : &nowhere;
+}
+
+bool request_is_forwarded(const struct request *r)
+{
+    return r->core.is_forwarded;
 }
 
 const struct endpoint *request_server(struct request *r)
@@ -201,8 +208,7 @@ const struct endpoint *request_server(struct request *r)
 
 struct str request_scheme(struct request *r)
 {
-    (void)r;
-    return STR("http");
+    return r->core.is_https ? STR("https") : STR("http");
 }
 
 void **request_conn_cache(struct request *r, void (*free_cache)(void *))

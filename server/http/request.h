@@ -32,6 +32,12 @@ struct field {
     struct str name, value;
 };
 
+struct endpoint {
+    struct str host; /* numeric address, or the path of a unix socket; empty: unknown (unnamed unix peer) */
+    int port;        /* -1: none (unix) */
+    bool is_unix;
+};
+
 enum request_result {
     REQUEST_OK,
     REQUEST_FULL,     /* taken, but wait for on_writable before writing more */
@@ -98,6 +104,9 @@ struct request {
         bool has_date, has_server; /* the application gave its own */
         int64_t response_length;   /* declared Content-Length; -1: none */
         struct buf response_head;  /* status line and fields of the application */
+        struct endpoint client;    /* as a trusted proxy says … */
+        bool is_forwarded;         /* … if it does */
+        bool is_https;
         void *cache;               /* request_conn_cache() without a connection */
         void (*free_cache)(void *);
     } core;
@@ -170,13 +179,9 @@ int request_wait_writable(struct request *request);
 
 /* --- facts about the connection, for scope and environ ----------------------------------------------------------- */
 
-struct endpoint {
-    struct str host; /* numeric address, or the path of a unix socket; empty: unknown (unnamed unix peer) */
-    int port;        /* -1: none (unix) */
-    bool is_unix;
-};
-
 const struct endpoint *request_client(struct request *request);
+/* The client is the one that a trusted proxy has named: another may come by the same connection. */
+bool request_is_forwarded(const struct request *request);
 const struct endpoint *request_server(struct request *request);
 struct str request_scheme(struct request *request); /* "http" or "https" */
 /* A cell of the connection for the application's cached objects (e.g. the client tuple): the application sets it with a

@@ -20,6 +20,7 @@ struct http_server {
     struct app *app;
     struct access_log *access_log; /* NULL: none */
     struct request_pool *requests;
+    struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
     struct list conns;             /* open */
     struct list dead;              /* closed in this turn: freed at its end */
     struct list spares;

@@ -1,0 +1,29 @@
+/* forwarded: what a trusted proxy says about the client that it speaks for: X-Forwarded-For, X-Forwarded-Proto and those
+ * like it (secure_scheme_headers), Forwarded (RFC 7239). The client is the right-most hop that is not trusted itself. */
+#pragma once
+
+#include <stdbool.h>
+
+#include "server/base/str.h"
+#include "server/http/head.h"
+
+struct forwarded;
+struct request;
+struct settings;
+
+/* Whom to trust; NULL: nobody, the headers mean nothing. */
+struct forwarded *forwarded_new(const struct settings *settings);
+void forwarded_free(struct forwarded *forwarded);
+
+/* Whether a field of this name (in lower case) may be one of them. */
+static inline bool forwarded_may_be(struct str name)
+{
+    return name.len >= 9 && (name.p[0] == 'x' || name.p[0] == 'f') &&
+           (memcmp(name.p, "x-forward", 9) == 0 || memcmp(name.p, "forwarded", 9) == 0);
+}
+
+/* One of them has come: sets the request's client and scheme if its peer is trusted. Schemes that contradict each other are
+ * refused: who of them would be right decides about cookies and redirects. */
+struct head_refusal forwarded_apply(const struct forwarded *forwarded, struct request *request);
+/* The setting names headers of other names too. */
+bool forwarded_has_others(const struct forwarded *forwarded);
