@@ -150,7 +150,8 @@ PAIRS = list(zip(NAMES, itertools.cycle(FEEDS), strict=False))
 def test_feed(name: str, client: str, django_data: Path) -> None:
     """Each message is posted when the one before has been read: none may wait for company or for the end."""
     bind = "unix" if NAMES.index(name) % 2 else "tcp"
-    with serve(name, *threads_of(name), bind=bind, data=django_data) as server:
+    options = [*threads_of(name), "--log-level", "debug"]
+    with serve(name, *options, bind=bind, data=django_data) as server:
         with feed(client, server, "/feed") as lines, feed("httpx", server, "/feed") as others:
             assert next_message(lines) == next_message(others) == "welcome"
             for text in ("first", "zweite ü", "x" * 20_000):
@@ -158,7 +159,10 @@ def test_feed(name: str, client: str, django_data: Path) -> None:
                 assert posted.status == 204 and posted.body == b""
                 assert next_message(lines) == next_message(others) == text
             assert readers(server) == 2
-        wait_until(lambda: readers(server) == 0, "the app to be told that its readers have left")
+        if name == "starlette_app":  # leaves the generator to the garbage collector: test_apps_leaks.py calls that
+            server.wait_log("ended as the client has closed the connection", count=2)
+        else:
+            wait_until(lambda: readers(server) == 0, "the app to be told that its readers have left")
         assert "ERROR" not in server.log and "Traceback" not in server.log
 
 
