@@ -96,6 +96,7 @@ class Server:
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self._wait = wait
         self._process: subprocess.Popen[bytes] | None = None
+        self._first_address: str | None = None
 
     def _bind_arguments(self, bind: str | None) -> list[str]:
         if bind == "tcp":
@@ -107,6 +108,7 @@ class Server:
     # --- life
 
     def start(self) -> Server:
+        self._first_address = None
         with open(self.folder / "err", "wb") as err, open(self.folder / "out", "wb") as out:
             self._process = subprocess.Popen(
                 [*self._program, *self.args],
@@ -216,7 +218,9 @@ class Server:
     @property
     def address(self) -> tuple[str, int] | str:
         """The first one, as socket.connect() takes it: (host, port) or a path."""
-        first = self.addresses[0]
+        if self._first_address is None:  # else the whole log would be read again for each connection
+            self._first_address = self.addresses[0]
+        first = self._first_address
         if first.startswith("unix:"):
             return first.removeprefix("unix:")
         host, _, port = first.removeprefix("http://").rpartition(":")
@@ -230,7 +234,7 @@ class Server:
     @property
     def url(self) -> str:
         """http://host:port; for a unix socket a host name that the client maps itself."""
-        return "http://localhost" if isinstance(self.address, str) else self.addresses[0]
+        return "http://localhost" if isinstance(self.address, str) else str(self._first_address)
 
     def connect(self, timeout: float = DEADLINE) -> socket.socket:
         address = self.address
