@@ -296,6 +296,23 @@ def test_interrupt_of_the_whole_group(tmp_path: Path, fake_server: FakeServer) -
         assert server.wait_exit() == 0
 
 
+def test_drain_delay(fake_server: FakeServer) -> None:
+    with fake_server("--drain-delay", "1") as server:
+        server.send_signal(signal.SIGTERM)
+        server.wait_log(r"The server stops in 1 s \(--drain-delay\)")
+        assert ask(server, "/pid")
+        os.kill(server.workers()[0], signal.SIGKILL)
+        server.wait_log("Booting worker", count=2)
+        assert server.wait_exit() == 0
+
+
+def test_a_second_signal_ends_the_drain_delay(fake_server: FakeServer) -> None:
+    with fake_server("--drain-delay", "1000") as server:
+        server.send_signal(signal.SIGTERM)
+        server.wait_log("The server stops in 1000 s")
+        assert server.stop(signal.SIGTERM) == 0
+
+
 # --- replacing
 
 
@@ -362,6 +379,45 @@ def test_a_stuck_worker_is_killed_and_replaced(fake_server: FakeServer) -> None:
         server.wait_log("Booting worker", count=2)
         assert int(ask(server, "/pid")) != before
         assert len(log_errors(server)) == 1
+
+
+def raw(server: Server, request: bytes) -> bytes:
+    with server.connect() as client:
+        client.sendall(request)
+        return client.makefile("rb").read()
+
+
+REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+def test_the_master_answers_while_no_worker_is_ready(fake_server: FakeServer, tmp_path: Path) -> None:
+    with fake_server("--no-worker-grace", "0.3") as server:
+        (worker,) = server.workers()
+        (mold,) = set(server.processes()) - {server.pid, worker}
+        (tmp_path / "misfortune").write_text("cannot-fork")
+        os.kill(mold, signal.SIGKILL)
+        server.wait_log(r"The mold \(pid \d+\) was killed")
+        os.kill(worker, signal.SIGKILL)
+        server.wait_log("newcomers get 503 from the master")
+        for request in (b"GET / HTTP/1.1\r\n\r\n", b"", b"x" * 40000):
+            assert raw(server, request) == REFUSAL
+        silent = [server.connect() for _ in range(100)]  # more than it takes at once
+        for client in silent:
+            with client:
+                client.shutdown(socket.SHUT_WR)
+                assert client.makefile("rb").read() == REFUSAL
+
+        (tmp_path / "misfortune").write_text("")
+        (mold,) = set(server.processes()) - {server.pid}
+        os.kill(mold, signal.SIGKILL)
+        server.wait_log("newcomers are served again")
+        assert int(ask(server, "/pid")) in server.workers()
+
+
+def test_the_master_answers_during_a_start_that_takes_long(fake_server: FakeServer) -> None:
+    with fake_server("--no-worker-grace", "0.1", app="worker-hangs-booting", wait=False) as server:
+        server.wait_log("newcomers get 503 from the master")
+        assert raw(server, b"GET / HTTP/1.1\r\n\r\n") == REFUSAL
 
 
 # --- scaling, reloading, logs

@@ -9,6 +9,7 @@ import re
 import resource
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -320,6 +321,49 @@ def test_newcomers_are_refused_while_the_last_request_is_served(folder: Path) ->
         assert server.wait_exit() == 0
         thread.join()
         assert len(got) == 1
+
+
+@pytest.mark.parametrize("app", ["wsgi:app", "asgi:app"])
+def test_a_storm_of_newcomers_while_the_server_stops(folder: Path, app: str) -> None:
+    """Each is served whole, or refused: none is accepted by the kernel and then reset."""
+    path = "/rss" if app == "wsgi:app" else "/?0"
+    with Server(app, "--workers", "2", cwd=folder) as server:
+        served, failures = [], []
+
+        def visit() -> None:
+            while True:
+                try:
+                    get(server, path)
+                    served.append(1)
+                except (ConnectionRefusedError, TimeoutError):
+                    return
+                except (OSError, http.client.HTTPException, AssertionError) as error:
+                    failures.append(error)
+                    return
+
+        threads = [threading.Thread(target=visit) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(served) > 200)
+        assert server.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert failures == []
+
+
+def test_as_pid_1(folder: Path) -> None:
+    """In a container: orphans are reaped, TERM ends it."""
+    if subprocess.run(["unshare", "--pid", "--fork", "--mount-proc", "true"], capture_output=True).returncode != 0:
+        pytest.skip("no pid namespace can be made")
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", *command()]
+    with Server("wsgi:app", "--bind", f"unix:{folder / 's'}", bind=None, program=alone, cwd=folder) as server:
+        assert "master 1)" in server.log
+        get(server, "/orphan?0.1")
+        marked = wait_until(lambda: [pid for pid in server.processes() if name_of(pid) == "sleep"], "the orphan")
+        wait_until(lambda: process_state(marked[0]) is None, "the orphan's burial")
+        (master,) = [pid for pid in server.processes() if name_of(pid) == "licorne"]
+        os.kill(master, signal.SIGTERM)
+        assert server.wait_exit() == 0
 
 
 def test_what_waits_in_the_backlog_is_served(folder: Path) -> None:

@@ -232,8 +232,10 @@ static void do_stop(struct master *master, const struct words *words, struct buf
     bool now = strcmp(words->items[1], "--now") == 0 || strcmp(words->items[1], "quick") == 0;
     if (master->stopping && now)
         master_kill_all(master);
-    else if (!master->stopping)
-        master_stop(master, !now);
+    else if (now)
+        master_stop(master, false);
+    else
+        master_end(master);
     agree(answer);
 }
 

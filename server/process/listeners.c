@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <stddef.h>
@@ -336,6 +337,30 @@ int listeners_keep(struct listeners *listeners, const struct str_list *bind, int
     }
     listeners->count = kept;
     return before - kept;
+}
+
+/* The filter of a listening TCP socket sees segments from the TCP header on. */
+static const struct sock_filter no_syns[] = {
+    BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13),          /* the flags */
+    BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x12),       /* SYN, ACK */
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0x02, 0, 1), /* SYN alone: */
+    BPF_STMT(BPF_RET | BPF_K, 0),                    /* dropped */
+    BPF_STMT(BPF_RET | BPF_K, 0xffffffff),           /* all else passes */
+};
+
+static bool is_tcp(int fd)
+{
+    int domain = AF_UNIX;
+    socklen_t len = sizeof(domain);
+    return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 && (domain == AF_INET || domain == AF_INET6);
+}
+
+void listeners_turn_syns_away(const struct listeners *listeners)
+{
+    struct sock_fprog program = { sizeof(no_syns) / sizeof(no_syns[0]), (struct sock_filter *)no_syns };
+    for (int i = 0; i < listeners->count; i++)
+        if (strncmp(listeners->texts[i], "fd://", 5) != 0 && is_tcp(listeners->fds[i]))
+            setsockopt(listeners->fds[i], SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
 
 void listeners_close(struct listeners *listeners)

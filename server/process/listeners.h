@@ -33,5 +33,10 @@ int listeners_of(const struct listeners *listeners, const struct str_list *bind,
  * were closed. */
 int listeners_keep(struct listeners *listeners, const struct str_list *bind, int backlog);
 
+/* The kernel takes no new TCP connections from now on, without a word to those who try: they try again a second later,
+ * and are refused when all who hold the sockets have closed them. What waits in the backlog is not touched by that, so
+ * that it can be emptied, which could have no end otherwise. Sockets that somebody else passed to us are left alone. */
+void listeners_turn_syns_away(const struct listeners *listeners);
+
 /* Closes them all and unlinks the files that are ours. Idempotent. */
 void listeners_close(struct listeners *listeners);

@@ -23,6 +23,7 @@
 #include "server/process/notify.h"
 #include "server/process/pidfile.h"
 #include "server/process/signals.h"
+#include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
 
 /* --- stopping ------------------------------------------------------------------------------------------------- */
@@ -54,10 +55,12 @@ void master_stop(struct master *master, bool graceful)
         notify_stopping(master->notify);
     master->stopping = true;
     master->graceful = graceful;
+    listeners_turn_syns_away(&master->listeners);
     LIST_EACH(it, &master->workers)
         stop_worker(master, LIST_ENTRY(it, struct worker_handle, node));
     stop_molds(master);
     listeners_close(&master->listeners); /* the workers have their own and empty the backlog */
+    master->drain_ms = 0;
 }
 
 void master_kill_all(struct master *master)
@@ -73,6 +76,23 @@ static bool master_finished(const struct master *master)
     return master->stopping && list_empty(&master->workers) && list_empty(&master->molds);
 }
 
+/* Load balancers are given the time to see that this server ends; it serves as before until then. */
+static void begin_drain_delay(struct master *master, int64_t delay_ms)
+{
+    log_info("The server stops in %g s (--drain-delay)", (double)delay_ms / 1e3);
+    notify_stopping(master->notify);
+    master->drain_ms = clock_ms() + (uint64_t)delay_ms;
+}
+
+void master_end(struct master *master)
+{
+    int64_t delay_ms = master->serving ? master->serving->settings.drain_delay_ms : 0;
+    if (delay_ms > 0 && !master->stopping && master->drain_ms == 0)
+        begin_drain_delay(master, delay_ms);
+    else if (!master->stopping && master->drain_ms == 0)
+        master_stop(master, true);
+}
+
 static void on_end(struct master *master, int number)
 {
     if (master->stopping) {
@@ -80,10 +100,13 @@ static void on_end(struct master *master, int number)
         master_kill_all(master);
         return;
     }
-    bool graceful = number == SIGTERM;
+    bool graceful = number == SIGTERM && master->drain_ms == 0;
     log_info("Received %s: %s", signals_name(number),
              graceful ? "requests in flight are finished, then the server ends" : "the server ends at once");
-    master_stop(master, graceful);
+    if (graceful)
+        master_end(master);
+    else
+        master_stop(master, false);
 }
 
 /* --- signals -------------------------------------------------------------------------------------------------- */
@@ -123,7 +146,7 @@ static void on_signal(struct master *master, int number)
     case SIGWINCH:
         break;
     default:
-        log_warning("Received %s: nothing is done on it", signals_name(number));
+        log_warning("Received %s: nothing is done on it. HUP serves new code and configuration", signals_name(number));
     }
 }
 
@@ -186,7 +209,10 @@ static void check_spawning(struct master *master, struct worker_handle *worker, 
 static void check_deadlines(struct master *master)
 {
     uint64_t now_ms = clock_ms();
+    if (master->drain_ms > 0 && now_ms >= master->drain_ms)
+        master_stop(master, true);
     master->look_ms = notify_watchdog(master->notify, now_ms);
+    master_look_at(master, master->drain_ms);
     LIST_EACH(it, &master->molds)
         check_mold(master, LIST_ENTRY(it, struct mold_handle, node), now_ms);
     LIST_EACH(it, &master->workers) {
@@ -195,6 +221,43 @@ static void check_deadlines(struct master *master)
             check_spawning(master, worker, now_ms);
         master_look_at(master, worker_handle_check(worker, now_ms));
     }
+}
+
+/* --- while no worker is ready -------------------------------------------------------------------------------------- */
+
+/* One that is blocked counts as ready. */
+static bool anyone_ready(const struct master *master)
+{
+    LIST_EACH(it, &master->workers)
+        if (LIST_ENTRY(it, struct worker_handle, node)->state == WORKER_HANDLE_READY)
+            return true;
+    return false;
+}
+
+static void set_turning_away(struct master *master, bool turns_away)
+{
+    if (turns_away && !master->turns_away)
+        log_warning("No worker is ready (--no-worker-grace): newcomers get 503 from the master");
+    else if (!turns_away && master->turns_away)
+        log_info("A worker is ready: newcomers are served again");
+    master->turns_away = turns_away;
+}
+
+static void check_readiness(struct master *master, uint64_t now_ms)
+{
+    const struct generation *generation = master->serving ? master->serving : master->coming;
+    bool ready = anyone_ready(master);
+    master_look_at(master, turnaway_check(master->turnaway, now_ms));
+    if (ready || !generation || !generation->configured)
+        master->last_ready_ms = now_ms;
+    uint64_t grace_ms = generation ? (uint64_t)generation->settings.no_worker_grace_ms : 0;
+    if (ready || master->stopping || grace_ms == 0 || master->last_ready_ms == now_ms) {
+        set_turning_away(master, false);
+        return;
+    }
+    set_turning_away(master, now_ms >= master->last_ready_ms + grace_ms);
+    if (!master->turns_away)
+        master_look_at(master, master->last_ready_ms + grace_ms);
 }
 
 /* --- waiting -------------------------------------------------------------------------------------------------- */
@@ -243,15 +306,20 @@ static int milliseconds_until(uint64_t due_ms)
 
 static void wait_for_news(struct master *master)
 {
-    struct pollfd *polled = mem_alloc((count_children(master) + 1 + CONTROL_POLLED) * sizeof(*polled));
+    size_t most = count_children(master) + 1 + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
+    struct pollfd *polled = mem_alloc(most * sizeof(*polled));
     polled[0] = (struct pollfd){ .fd = master->signals, .events = POLLIN };
     size_t children = poll_children(master, polled + 1, false) + 1, count = children;
     if (master->control)
         count += control_poll(master->control, polled + children);
+    struct pollfd *strangers = polled + count;
+    size_t stranger_count = turnaway_poll(master->turnaway, &master->listeners, master->turns_away, strangers);
+    count += stranger_count;
     if (poll(polled, count, milliseconds_until(master->look_ms)) < 0)
         for (size_t i = 0; i < count; i++)
             polled[i].revents = 0; /* EINTR: a signal is in the queue */
     poll_children(master, polled + 1, true);
+    turnaway_turn(master->turnaway, strangers, stranger_count, clock_ms());
     if (master->control)
         control_turn(master->control, polled + children, master);
     free(polled);
@@ -265,6 +333,7 @@ static void master_turn(struct master *master)
     hear_children(master);
     master_reap(master);
     check_deadlines(master);
+    check_readiness(master, clock_ms());
     master_reconcile(master);
     if (master->stopping && list_empty(&master->workers))
         stop_molds(master); /* those that were kept for the workers' sake */
@@ -278,6 +347,7 @@ static int master_init(struct master *master)
     master->message = mem_alloc(sizeof(*master->message));
     master->began_ms = clock_ms();
     master->notify = notify_new();
+    master->turnaway = turnaway_new();
     master->passed_listeners = notify_listeners();
     descriptors_limit(master->given->open_files);
     master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -308,6 +378,7 @@ static void master_done(struct master *master)
     listeners_close(&master->listeners);
     control_free(master->control);
     notify_free(master->notify);
+    turnaway_free(master->turnaway);
     pidfile_remove(master->pidfile);
     free(master->pidfile);
     generation_free(master->serving);

@@ -30,6 +30,7 @@ struct generation;
 struct mold_handle;
 struct notify;
 struct settings;
+struct turnaway;
 struct worker_handle;
 
 #define WORKERS_MAX 1024
@@ -44,8 +45,12 @@ struct master {
     struct listeners listeners;
     struct control *control; /* NULL: none */
     struct notify *notify;
-    int passed_listeners;    /* by the service manager: they take the place of `bind` */
-    char *pidfile;           /* written; NULL: none */
+    struct turnaway *turnaway;
+    uint64_t last_ready_ms; /* when a worker was last seen ready (or the server began) */
+    bool turns_away;        /* nobody has been ready for no_worker_grace */
+    uint64_t drain_ms;      /* drain_delay is over then, and the server begins to stop; 0: it is not ending */
+    int passed_listeners;   /* by the service manager: they take the place of `bind` */
+    char *pidfile;          /* written; NULL: none */
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
@@ -71,6 +76,8 @@ struct master {
 int master_run(const struct settings *given);
 /* Only reads the configuration file and logs what is wrong with it; serves nothing. */
 int master_check(const struct settings *given);
+/* Begins to end: stops gracefully, after drain_delay. */
+void master_end(struct master *master);
 /* Begins to stop: workers finish what is in flight, or not. */
 void master_stop(struct master *master, bool graceful);
 void master_kill_all(struct master *master);

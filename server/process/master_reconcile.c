@@ -261,7 +261,7 @@ static void retire_outdated_molds(struct master *master)
 
 void master_reload(struct master *master)
 {
-    if (master->stopping)
+    if (master->stopping || master->drain_ms > 0)
         return;
     if (master->coming) {
         master->reload_again = true;

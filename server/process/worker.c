@@ -29,7 +29,7 @@
 #include "server/process/scoreboard.h"
 #include "server/process/title.h"
 
-#define ENDING_QUIET_MS 20 /* so long nothing was accepted: the backlog is empty */
+#define ENDING_QUIET_MS 50 /* so long nothing was accepted: the backlog is empty */
 #define ENDING_MAX_MS 500  /* newcomers cannot keep a leaving worker for longer */
 
 enum worker_state { WORKER_BOOTING, WORKER_READY, WORKER_ENDING, WORKER_DRAINING, WORKER_LEFT };
