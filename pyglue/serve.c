@@ -16,6 +16,7 @@
 
 #include "config/settings.h"
 #include "pyglue/allocator.h"
+#include "pyglue/dump.h"
 #include "pyglue/hooks.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
@@ -288,6 +289,7 @@ void serve(struct inherit *inherit, struct application *application)
     if (s->runtime->ops->startup(s->runtime) < 0)
         fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
     if (!s->left) {
+        dump_init();
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
     }

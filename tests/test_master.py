@@ -391,14 +391,15 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length
 
 
 def test_the_master_answers_while_no_worker_is_ready(fake_server: FakeServer, tmp_path: Path) -> None:
-    with fake_server("--no-worker-grace", "0.3") as server:
+    with fake_server("--no-worker-grace", "0.5") as server:
+        served_before = server.log.count("newcomers are served again")  # after a start that took long
         (worker,) = server.workers()
         (mold,) = set(server.processes()) - {server.pid, worker}
         (tmp_path / "misfortune").write_text("cannot-fork")
         os.kill(mold, signal.SIGKILL)
         server.wait_log(r"The mold \(pid \d+\) was killed")
         os.kill(worker, signal.SIGKILL)
-        server.wait_log("newcomers get 503 from the master")
+        server.wait_log("newcomers get 503 from the master", count=served_before + 1)
         for request in (b"GET / HTTP/1.1\r\n\r\n", b"", b"x" * 40000):
             assert raw(server, request) == REFUSAL
         silent = [server.connect() for _ in range(100)]  # more than it takes at once
@@ -410,7 +411,7 @@ def test_the_master_answers_while_no_worker_is_ready(fake_server: FakeServer, tm
         (tmp_path / "misfortune").write_text("")
         (mold,) = set(server.processes()) - {server.pid}
         os.kill(mold, signal.SIGKILL)
-        server.wait_log("newcomers are served again")
+        server.wait_log("newcomers are served again", count=served_before + 1)
         assert int(ask(server, "/pid")) in server.workers()
 
 
@@ -568,9 +569,13 @@ def test_recycle_concurrency(fake_server: FakeServer) -> None:
     """Of four that want to be replaced at once, the second has to wait until the first one's replacement is ready."""
     with fake_server("--workers", "4") as server:
         before = server.workers()
+        wait_until(lambda: len(server.processes()) == 6)
+        (mold,) = set(server.processes()) - {server.pid, *before}
+        os.kill(mold, signal.SIGSTOP)
         asked = set()
         while len(asked) < 4:
             asked.add(int(ask(server, "/leave")))
+        os.kill(mold, signal.SIGCONT)
         wait_until(lambda: not any(map(alive, before)))
         wait_until(lambda: len(server.workers()) == 4)
         server.wait_log("has left", count=4)

@@ -20,7 +20,7 @@ import pytest
 from support.server import Server, alive, command, process_state, wait_until
 
 APP = """
-import json, multiprocessing, os, resource, signal, subprocess, sys, time
+import json, multiprocessing, os, re, resource, signal, subprocess, sys, threading, time
 
 def info(environ):
     return {"pid": os.getpid(), "ppid": os.getppid(), "cwd": os.getcwd(), "path": sys.path[:2],
@@ -61,6 +61,24 @@ def rss(environ):
 
 def limits(environ):
     return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+def spin(environ):
+    while True:
+        pass
+
+def backtrack(environ):
+    return bool(re.match("(a+)+$", "a" * 60 + "b"))
+
+def helper():
+    time.sleep(1000)
+
+def join(environ):
+    thread = threading.Thread(target=helper, daemon=True)
+    thread.start()
+    thread.join()
+
+def abort(environ):
+    os.abort()
 
 def sleeper():
     time.sleep(1000)
@@ -429,6 +447,32 @@ def test_a_stuck_worker_is_killed_and_replaced(folder: Path) -> None:
             get(server, "/slow?1000")
         server.wait_log(rf"Worker {before} was stuck in one turn for more than 0\.5 s")
         assert get(server, "/info")["pid"] != before
+
+
+@pytest.mark.parametrize("preload", [[], ["--preload"]])
+@pytest.mark.parametrize(
+    ("path", "function"), [("/slow?1000", "slow"), ("/spin", "spin"), ("/backtrack", "backtrack"), ("/join", "helper")]
+)
+def test_a_stuck_worker_tells_where(folder: Path, path: str, function: str, preload: list[str]) -> None:
+    """Asleep; in bytecode; in C code that holds the GIL; and all threads are told, not the loop's alone."""
+    with Server("wsgi:app", "--timeout", "0.5", *preload, cwd=folder) as server:
+        (before,) = server.workers()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, path)
+        server.wait_log(rf"Where worker {before} is stuck:")
+        assert re.search(rf'File ".*wsgi\.py", line \d+ in {function}\n', server.log), server.log
+        server.wait_log("Booting worker", count=2)
+        assert get(server, "/info")["pid"] != before
+        assert "was killed by SIGKILL" not in server.log
+
+
+def test_an_abort_of_the_applications_own_is_one(folder: Path) -> None:
+    with Server("wsgi:app", cwd=folder) as server:
+        (before,) = server.workers()
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(server, "/abort")
+        server.wait_log(rf"Worker {before} was killed by SIGABRT")
+        assert "is stuck" not in server.log
 
 
 def test_waiting_is_not_being_stuck(folder: Path) -> None:

@@ -345,7 +345,7 @@ static int master_init(struct master *master)
     list_init(&master->molds);
     list_init(&master->workers);
     master->message = mem_alloc(sizeof(*master->message));
-    master->began_ms = clock_ms();
+    master->began_ms = master->last_ready_ms = clock_ms();
     master->notify = notify_new();
     master->turnaway = turnaway_new();
     master->passed_listeners = notify_listeners();

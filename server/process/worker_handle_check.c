@@ -15,7 +15,7 @@
 #include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
-#define ABORT_MS 1000       /* between SIGABRT, which may write a traceback, and SIGKILL */
+#define ABORT_MS 2000       /* between SIGABRT, at which the worker tells where it is stuck, and SIGKILL */
 #define MEMORY_LOOK_MS 1000 /* how often the memory is looked at, where it has a limit */
 #define QUIET_MS 30000      /* left alone after so long, where `timeout` says nothing */
 
