@@ -1,13 +1,13 @@
 /* dump: see dump.h. Frames must not be walked while bytecode runs: from a signal handler that crashes now and then. So it
  * is done in two steps, by two threads that exist only for this (an application that forks is warned of threads):
  *
- *     ABRT ─► handler ─► helper ──► witness: asks for the GIL; with it, writes all threads
+ *   signal ─► handler ─► helper ──► witness: asks for the GIL; with it, writes all threads
  *                          │
  *                          └─ after PATIENCE_MS without an answer: C code holds the GIL, and no bytecode runs: faulthandler's
  *                             own signal handler writes all threads, here, without the GIL
  *
- * Both write to a memfd; the helper logs what it finds there in one piece, and ends the process. The master's SIGKILL comes
- * if all that takes too long. */
+ * Both write to a memfd; the helper logs what it finds there in one piece, and ends the process if it was ABRT. The
+ * master's SIGKILL comes if all that takes too long. */
 #include "pyglue/dump.h"
 
 #include "pyglue/module.h"
@@ -22,6 +22,7 @@
 
 #include "pyglue/pyerr.h"
 #include "server/base/log.h"
+#include "server/process/worker.h"
 
 #define PATIENCE_MS 100
 #define TEXT_MAX (64 * 1024)
@@ -30,8 +31,10 @@
 static struct {
     pid_t owner;
     int memfd;
-    PyObject *dump_traceback; /* owned */
-    atomic_bool written, asked;
+    PyObject *dump_traceback;   /* owned */
+    atomic_bool written, asked; /* the witness has; the helper does it itself */
+    atomic_bool busy;           /* a helper is at work */
+    atomic_bool ends;           /* the process ends after it */
 } dump = { .memfd = -1 };
 
 /* ---- the two threads -------------------------------------------------------------------------------------------- */
@@ -63,7 +66,8 @@ static void log_text(void)
     while (len > 0 && text[len - 1] == '\n')
         len--;
     text[len > 0 ? len : 0] = '\0';
-    log_error("Where worker %d is stuck:\n%s", (int)getpid(), len > 0 ? text : "(it cannot be told)");
+    log_error("Where worker %d is%s:\n%s", (int)getpid(), atomic_load(&dump.ends) ? " stuck" : "",
+              len > 0 ? text : "(it cannot be told)");
 }
 
 static void end(void)
@@ -76,6 +80,10 @@ static void *helper(void *unused)
 {
     pthread_t thread;
     (void)unused;
+    atomic_store(&dump.written, false);
+    atomic_store(&dump.asked, false);
+    if (ftruncate(dump.memfd, 0) != 0 || lseek(dump.memfd, 0, SEEK_SET) != 0)
+        log_warning("The last dump cannot be dropped: %s", strerror(errno));
     bool begun = pthread_create(&thread, NULL, witness, NULL) == 0;
     for (int waited = 0; begun && waited < PATIENCE_MS && !atomic_load(&dump.written); waited++)
         sleep_ms(1);
@@ -84,21 +92,53 @@ static void *helper(void *unused)
         pthread_kill(pthread_self(), WRITE_SIGNAL);
     }
     log_text();
-    end();
+    atomic_store(&dump.busy, false);
+    if (atomic_load(&dump.ends))
+        end();
     return NULL;
 }
 
-/* ---- the signal ------------------------------------------------------------------------------------------------- */
+/* One at a time; a second request finds the answer in the log. */
+static bool start_helper(void)
+{
+    pthread_t thread;
+    if (atomic_exchange(&dump.busy, true))
+        return true;
+    if (pthread_create(&thread, NULL, helper, NULL) == 0) {
+        pthread_detach(thread);
+        return true;
+    }
+    atomic_store(&dump.busy, false);
+    return false;
+}
+
+/* ---- the signals ------------------------------------------------------------------------------------------------ */
 
 static void on_abort(int number, siginfo_t *info, void *context)
 {
-    pthread_t thread;
     int error = errno;
     (void)number, (void)context;
     bool from_master = getpid() == dump.owner && info->si_code == SI_USER && info->si_pid == getppid();
-    if (!from_master || pthread_create(&thread, NULL, helper, NULL) != 0)
+    atomic_store(&dump.ends, true);
+    if (!from_master || !start_helper())
         end(); /* takes effect when this handler returns */
     errno = error;
+}
+
+static void on_dump(int number, siginfo_t *info, void *context)
+{
+    int error = errno;
+    (void)number, (void)info, (void)context;
+    if (getpid() == dump.owner)
+        start_helper();
+    errno = error;
+}
+
+static void handle_dump(void)
+{
+    struct sigaction action = { .sa_sigaction = on_dump, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
+    sigemptyset(&action.sa_mask);
+    sigaction(WORKER_DUMP_SIGNAL, &action, NULL);
 }
 
 static void handle_abort(void)
@@ -118,10 +158,13 @@ void dump_init(void)
         dump.dump_traceback = PyObject_GetAttrString(faulthandler, "dump_traceback");
     if (dump.dump_traceback != NULL)
         registered = PyObject_CallMethod(faulthandler, "register", "iiOO", WRITE_SIGNAL, dump.memfd, Py_True, Py_False);
-    if (registered != NULL)
+    if (registered != NULL) {
         handle_abort();
-    else
+        handle_dump();
+    } else {
         pyerr_log("A stuck worker will not tell where:");
+        signal(WORKER_DUMP_SIGNAL, SIG_IGN);
+    }
     Py_XDECREF(registered);
     Py_XDECREF(faulthandler);
 }

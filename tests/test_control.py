@@ -167,6 +167,18 @@ def test_config(folder: Path) -> None:
         assert re.search(r"^workers +=  *2 .*--workers", config, re.MULTILINE), config
 
 
+def test_dump(folder: Path) -> None:
+    with serve(folder, "--workers", "2") as server:
+        for pid in [*server.workers(), server.workers()[0]]:
+            before = server.log.count(f"Where worker {pid} is:")
+            assert ctl("dump", str(pid), folder=folder).returncode == 0
+            server.wait_log(f"Where worker {pid} is:", count=before + 1)
+        assert ctl("dump", "1", folder=folder).returncode == 0
+        assert ctl("dump", "77", folder=folder).returncode == 1
+        request(server)
+        assert len(server.workers()) == 2
+
+
 def test_wrong_use(folder: Path) -> None:
     assert ctl().returncode == 2
     assert ctl("--nonsense").returncode == 2

@@ -22,7 +22,7 @@ static const char usage[] = "usage: licorne ctl [-s PATH | -p PID] COMMAND\n"
                             "  -s, --socket PATH   the server's control_socket\n"
                             "  -p, --pid PID       the server with this master process\n"
                             "commands: status [--json], top, config, listeners, reload, scale +N|-N|=N, reopen,\n"
-                            "          stop [--now], help (asks the server for all)\n";
+                            "          dump WORKER, stop [--now], help (asks the server for all)\n";
 
 /* --- one question ------------------------------------------------------------------------------------------------ */
 

@@ -1,6 +1,7 @@
 /* control_command: the questions of `licorne ctl` and their answers. gunicornc's words are understood too. Reading is
  * free; what changes something does what the signal of the same meaning does. */
 #include <ctype.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "server/process/master.h"
 #include "server/process/procfs.h"
 #include "server/process/scoreboard.h"
+#include "server/process/worker.h"
 #include "server/process/worker_handle.h"
 
 #define WORDS_MAX 4
@@ -271,6 +273,30 @@ static void kill_worker(struct master *master, pid_t pid, struct buf *answer)
     refuse(answer, "there is no ready worker with that pid");
 }
 
+/* By its running number or its pid. */
+static struct worker_handle *find_ready(const struct master *master, const char *text)
+{
+    long number = strtol(text, NULL, 10);
+    LIST_EACH(it, &master->workers) {
+        struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
+        if (worker->state == WORKER_HANDLE_READY && number > 0 && (worker->age == number || worker->pid == number))
+            return worker;
+    }
+    return NULL;
+}
+
+static void do_dump(struct master *master, const struct words *words, struct buf *answer)
+{
+    const struct worker_handle *worker = find_ready(master, words->items[1]);
+    if (!worker) {
+        refuse(answer, "there is no ready worker with that number or pid");
+        return;
+    }
+    kill(worker->pid, WORKER_DUMP_SIGNAL);
+    agree(answer);
+    buf_printf(answer, "worker %u (pid %d) writes where it is into the error log\n", worker->age, (int)worker->pid);
+}
+
 /* gunicornc: worker add|remove [N], worker kill PID. A killed one is replaced first, as everything here. */
 static void do_worker(struct master *master, const struct words *words, struct buf *answer)
 {
@@ -296,6 +322,7 @@ static const struct command {
     { "listeners", ": where it listens", do_listeners },
     { "reload", ": new configuration and code, as HUP", do_reload },
     { "scale", "+N | -N | =N: more or fewer workers", do_scale },
+    { "dump", "WORKER | PID: where its threads are, into the error log", do_dump },
     { "reopen", ": opens the log files anew, as USR1", do_reopen },
     { "stop", "[--now]: ends the server, as TERM; --now: as INT", do_stop },
     { "shutdown", "[graceful | quick]: as stop", do_stop },

@@ -10,6 +10,7 @@
  * the application is doing, and so does a STOP that the loop hears. One worker a process. */
 #pragma once
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
@@ -17,6 +18,9 @@
 struct inherit;
 struct loop;
 struct worker;
+
+/* To a ready worker: write where all threads are into the error log (pyglue/dump.c). */
+#define WORKER_DUMP_SIGNAL (SIGRTMAX - 4)
 
 struct worker_ops {
     /* A connection was accepted on inherit->listeners[listener]; `fd` is the callee's. */

@@ -23,7 +23,7 @@ import sys
 import time
 from pathlib import Path
 
-HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, AWAKE = range(1, 12)
+HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, EVENT, AWAKE = range(1, 13)
 VERSION = 3
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
