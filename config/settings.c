@@ -403,6 +403,45 @@ static bool check_addresses(const struct settings *settings, struct buf *errors)
     return good;
 }
 
+/* -2: nonsense. */
+static int parse_umask(const char *text)
+{
+    char *end;
+    bool octal = text[0] == '0' && (text[1] == 'o' || text[1] == 'O');
+    long mask = octal ? strtol(text + 2, &end, 8) : strtol(text, &end, 0);
+    return end == text + 2 * octal || *end || mask < 0 || mask > 0777 ? -2 : (int)mask;
+}
+
+int settings_umask(const struct settings *settings)
+{
+    return settings->umask && *settings->umask ? parse_umask(settings->umask) : -1;
+}
+
+static bool check_umask(const struct settings *settings, struct buf *errors)
+{
+    if (settings_umask(settings) != -2)
+        return true;
+    buf_append_str(errors, STR("umask = "));
+    append_quoted(errors, settings->umask);
+    buf_printf(errors, " (from %s): must be an octal number from 0 to 0777\n", settings_origin(settings, "umask"));
+    return false;
+}
+
+static bool check_environment(const struct settings *settings, struct buf *errors)
+{
+    bool good = true;
+    for (size_t i = 0; i < settings->raw_env.count; i++) {
+        const char *item = settings->raw_env.items[i];
+        if (item[0] != '=' && strchr(item, '='))
+            continue;
+        buf_append_str(errors, STR("raw_env = "));
+        append_quoted(errors, item);
+        buf_printf(errors, " (from %s): must be NAME=VALUE\n", settings_origin(settings, "raw_env"));
+        good = false;
+    }
+    return good;
+}
+
 static bool check_trusted(const struct settings *settings, struct buf *errors)
 {
     struct address_set set;
@@ -424,6 +463,8 @@ bool settings_validate(struct settings *settings, struct buf *errors)
 {
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
     good &= check_trusted(settings, errors);
+    good &= check_umask(settings, errors);
+    good &= check_environment(settings, errors);
     return worker_class_check(settings, errors) && good;
 }
 

@@ -76,6 +76,8 @@ bool settings_has_app(const struct settings *settings, struct buf *errors);
 /* The value as text; a LIST's items joined by ','; "" for none. Allocated with malloc; NULL: no such setting. */
 char *settings_get(const struct settings *settings, const char *name);
 
+/* The setting umask as a number; -1: not set. */
+int settings_umask(const struct settings *settings);
 /* What set it: "--workers", "gunicorn.conf.py:3", "default". Lives as long as the setting is not set again. */
 const char *settings_origin(const struct settings *settings, const char *name);
 

@@ -43,7 +43,6 @@ static void apply_setting(struct settings *settings, PyObject *setting, struct b
 /* gunicorn's settings whose option has another name. */
 static const char *const renamed[][2] = {
     { "pidfile", "--pid" },
-    { "raw_env", "--env" },
     { "proc_name", "--name" },
     { "logconfig", "--log-config" },
     { "logconfig_dict", "--log-config" },

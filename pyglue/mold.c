@@ -276,6 +276,20 @@ static void set_environment(const char *name, const char *value)
     Py_XDECREF(os);
 }
 
+/* What the application finds around it. */
+static void apply_environment(const struct settings *settings)
+{
+    int mask = settings_umask(settings);
+    if (mask >= 0)
+        umask((mode_t)mask);
+    for (size_t i = 0; i < settings->raw_env.count; i++) {
+        const char *item = settings->raw_env.items[i], *equals = strchr(item, '=');
+        char *name = mem_strndup(item, (size_t)(equals - item));
+        set_environment(name, equals + 1);
+        free(name);
+    }
+}
+
 /* What the master put there to start this process is not for the application's children (mold_handle.h). */
 static void restore_environment(void)
 {
@@ -584,6 +598,9 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     descriptors_limit(mold.settings.open_files);
     apply_chdir(&mold);
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
+    if (mold.settings.capture_output)
+        log_capture();
+    apply_environment(&mold.settings);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
     if (!hooks_begin(&mold.settings))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 
 WEB = """
     async def app(scope, receive, send):
@@ -145,3 +145,42 @@ def test_an_old_file_serves(tmp_path):
         assert 'gunicorn.conf.py:8: "worker_tmp_dir" has no effect' in server.log
         assert 'gunicorn.conf.py:9: "dirty_workers" has no effect: licorne has no dirty arbiters' in server.log
         assert "WARNING" not in server.log
+
+
+# --- the application's surroundings
+
+
+def test_environment_mask_and_output(tmp_path):
+    app = """
+        import os, subprocess
+        print("printed", os.environ["SHOP"], os.environ["TILL"], flush=True)
+        subprocess.run(["sh", "-c", "echo child $SHOP"])
+        open("made", "w").close()
+
+        async def app(scope, receive, send):
+            raise NotImplementedError
+    """
+    write(tmp_path, {"web.py": app, "gunicorn.conf.py": 'raw_env = ["SHOP=lisbon=1", "TILL="]\numask = 0o027\n'})
+    with Server("web:app", "--capture-output", "--log-file", "err.log", cwd=tmp_path, wait=False) as server:
+        wait_until(
+            lambda: (tmp_path / "err.log").exists() and "Ready" in (tmp_path / "err.log").read_text(), "the start"
+        )
+        lines = (tmp_path / "err.log").read_text().splitlines()
+        assert {"printed lisbon=1 ", "child lisbon=1"} <= set(lines)
+        assert (tmp_path / "made").stat().st_mode & 0o777 == 0o640
+        assert server.output == ""
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["-m", "8"], ""),
+        (["-m", "08"], "umask = '08' (from -m): must be an octal number"),
+        (["-m", "0o1000"], "umask = '0o1000'"),
+        (["-e", "SHOP"], "raw_env = 'SHOP' (from -e): must be NAME=VALUE"),
+    ],
+)
+def test_masks_and_variables_are_checked(tmp_path, args, message):
+    write(tmp_path, {})
+    code, said = end_of(tmp_path, "web:app", "--check-config", *args)
+    assert (code, message in said.log) == (1 if message else 0, True)

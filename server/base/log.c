@@ -27,12 +27,23 @@ static int open_path(const char *path)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 }
 
+static bool captures;
+
+static void capture(int fd)
+{
+    if (!captures || fd <= STDERR_FILENO)
+        return;
+    dup2(fd, STDOUT_FILENO);
+    dup2(fd, STDERR_FILENO);
+}
+
 static void replace_fd(int fd)
 {
     pthread_mutex_lock(&state.lock);
     if (state.fd > STDERR_FILENO)
         close(state.fd);
     state.fd = fd;
+    capture(fd);
     pthread_mutex_unlock(&state.lock);
 }
 
@@ -46,6 +57,12 @@ int log_open(const char *path, enum log_level level)
     state.path = path ? strdup(path) : NULL;
     state.threshold = level;
     return 0;
+}
+
+void log_capture(void)
+{
+    captures = true;
+    capture(state.fd);
 }
 
 int log_reopen(void)

@@ -17,6 +17,8 @@ int log_open(const char *path, enum log_level level);
 int log_reopen(void);
 enum log_level log_threshold(void);
 void log_set_threshold(enum log_level level);
+/* From now on standard output and standard error are the log's file too, also after it was reopened. */
+void log_capture(void);
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static inline bool log_enabled(enum log_level level)
