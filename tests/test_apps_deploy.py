@@ -55,7 +55,7 @@ def nginx(server: Server, folder: Path) -> Iterator[Nginx]:
         yield Nginx(front)
 
 
-@pytest.mark.parametrize("name", ["starlette_app", "flask_app"])
+@pytest.mark.parametrize("name", ["quart_app", "flask_app"])
 def test_behind_nginx(name: str) -> None:
     upload = random_bytes(5 << 20)
     options = ["--threads", "8"] if name == "flask_app" else []
