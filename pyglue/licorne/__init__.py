@@ -10,6 +10,10 @@ def __getattr__(name: str) -> object:
         from licorne import loop
 
         return getattr(loop, name)
+    if name == "run":
+        from licorne import _run
+
+        return _run.run
     if name in _CORE:
         from licorne import _core
 
@@ -18,4 +22,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOOP, *_CORE})
+    return sorted({*globals(), *_LOOP, *_CORE, "run"})
