@@ -22,7 +22,6 @@
 
 #include "pyglue/pyerr.h"
 #include "server/base/log.h"
-#include "server/process/worker.h"
 
 #define PATIENCE_MS 100
 #define TEXT_MAX (64 * 1024)
@@ -134,11 +133,11 @@ static void on_dump(int number, siginfo_t *info, void *context)
     errno = error;
 }
 
-static void handle_dump(void)
+static void handle_dump(int number)
 {
     struct sigaction action = { .sa_sigaction = on_dump, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
     sigemptyset(&action.sa_mask);
-    sigaction(WORKER_DUMP_SIGNAL, &action, NULL);
+    sigaction(number, &action, NULL);
 }
 
 static void handle_abort(void)
@@ -149,7 +148,7 @@ static void handle_abort(void)
         sigaction(SIGABRT, &action, NULL);
 }
 
-void dump_init(void)
+void dump_init(int number)
 {
     PyObject *faulthandler = PyImport_ImportModule("faulthandler"), *registered = NULL;
     dump.owner = getpid();
@@ -160,10 +159,10 @@ void dump_init(void)
         registered = PyObject_CallMethod(faulthandler, "register", "iiOO", WRITE_SIGNAL, dump.memfd, Py_True, Py_False);
     if (registered != NULL) {
         handle_abort();
-        handle_dump();
+        handle_dump(number);
     } else {
         pyerr_log("A stuck worker will not tell where:");
-        signal(WORKER_DUMP_SIGNAL, SIG_IGN);
+        signal(number, SIG_IGN);
     }
     Py_XDECREF(registered);
     Py_XDECREF(faulthandler);

@@ -2,6 +2,6 @@
  * and when it is asked (`licorne ctl dump`). */
 #pragma once
 
-/* Once a worker, with the GIL, after the application has been loaded: from now on WORKER_DUMP_SIGNAL is answered by a
+/* Once a worker, with the GIL, after the application has been loaded: from now on the signal `number` is answered by a
  * dump, and an ABRT from the master by a dump before it is followed. An ABRT from elsewhere, and a handler of the application's, are left alone. */
-void dump_init(void);
+void dump_init(int number);

@@ -289,7 +289,7 @@ void serve(struct inherit *inherit, struct application *application)
     if (s->runtime->ops->startup(s->runtime) < 0)
         fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
     if (!s->left) {
-        dump_init();
+        dump_init(WORKER_DUMP_SIGNAL);
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
     }

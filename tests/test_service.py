@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -173,6 +174,12 @@ def test_daemon(folder: Path) -> None:
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not alive(pid))
         assert not pidfile.exists()
+
+
+def test_umask_of_a_unix_socket(folder: Path) -> None:
+    path = folder / "socket"
+    with Server("a:app", "--umask", "027", "--bind", f"unix:{path}", bind=None, cwd=folder):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
 def title(pid: int) -> str:

@@ -208,7 +208,7 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     bool has_file = address->path[0] != '@';
     if (has_file && clear_path(address->path, &where, len, text, errors) != 0)
         return -1;
-    mode_t mask = umask(0111);
+    mode_t mask = umask(0111 | listeners->umask);
     int fd = listening_socket((struct sockaddr *)&where, len, backlog);
     umask(mask);
     if (fd < 0)

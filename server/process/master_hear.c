@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/address.h"
@@ -106,6 +107,13 @@ static bool write_pidfile(struct master *master, const char *path, struct buf *e
     return true;
 }
 
+static void apply_umask(struct master *master, const struct settings *settings)
+{
+    int mask = settings_umask(settings);
+    if (mask >= 0)
+        umask(master->listeners.umask = (mode_t)mask);
+}
+
 /* What only the settings tell: the folder, the log, the addresses. */
 static bool settle_down(struct master *master, const struct generation *generation, struct buf *errors)
 {
@@ -114,6 +122,7 @@ static bool settle_down(struct master *master, const struct generation *generati
         buf_printf(errors, "Cannot change to %s: %s\n", settings->chdir, strerror(errno));
         return false;
     }
+    apply_umask(master, settings);
     if (log_open(settings->errorlog, settings->loglevel) != 0) {
         buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(errno));
         return false;
