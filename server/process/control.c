@@ -63,6 +63,8 @@ static char *own_path(void)
 static bool somebody_answers(const struct sockaddr_un *address)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return true; /* not known: it stays */
     bool refused = connect(fd, (const struct sockaddr *)address, sizeof(*address)) != 0;
     close(fd);
     return !refused;

@@ -69,7 +69,7 @@ void master_tell_death(struct master *master, const struct worker_handle *worker
 
 void master_tell_exit(const struct master *master, const struct mold_handle *mold)
 {
-    if (mold == listener(master))
+    if (mold && mold == listener(master))
         tell(mold, (struct channel_event){ .kind = EVENT_EXIT });
 }
 
