@@ -38,6 +38,8 @@ static const struct {
     const char *theirs, *ours;
 } aliases[] = {
     { "wsgi_app", "app" },
+    { "asgi_lifespan", "lifespan" },
+    { "websocket_max_message_size", "ws_max_size" },
 };
 
 static const struct setting_row *find_exact(const char *name)

@@ -52,6 +52,7 @@ static const char *const renamed[][2] = {
     { "syslog_prefix", "--log-syslog-prefix" },
     { "syslog_facility", "--log-syslog-facility" },
     { "reload_extra_files", "--reload-extra-file" },
+    { "sendfile", "--no-sendfile" },
     { "proxy_allow_ips", "--proxy-allow-from" },
     { "uwsgi_allow_ips", "--uwsgi-allow-from" },
     { "raw_paste_global_conf", "--paste-global" },

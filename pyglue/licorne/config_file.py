@@ -121,6 +121,8 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
             continue  # imports, functions, objects: the file's own
         elif (name in BIND_PARTS and has_bind) or name == "config":
             continue
+        elif name == "control_socket_disable":  # gunicorn's; the command line's --no-control-socket
+            file.settings.extend([Setting("control_socket", [""], place)] if value else [])
         elif known(name):
             file.settings.append(Setting(name, _texts(value), place))
         elif value:  # None, False, "": what it is without licorne's help
