@@ -299,6 +299,16 @@ def test_term_finishes_what_is_in_flight(folder: Path) -> None:
         assert f"shutdown of {pid}" in server.output
 
 
+def test_a_signal_to_the_process_and_its_group_counts_once(folder: Path) -> None:
+    with Server("asgi:app", cwd=folder) as server:
+        thread, got = in_flight(server, "/?1")
+        pid = server.workers()[0]
+        server.send_signal(signal.SIGTERM)
+        assert server.stop(signal.SIGTERM) == 0
+        thread.join()
+        assert got == [pid]
+
+
 def test_graceful_timeout(folder: Path) -> None:
     with Server("asgi:app", "--graceful-timeout", "0.2", cwd=folder) as server:
         thread, got = in_flight(server, "/?1000")

@@ -26,6 +26,8 @@
 #include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
 
+#define ECHO_MS 100 /* the same signal so soon again is the same signal */
+
 /* --- stopping ------------------------------------------------------------------------------------------------- */
 
 static void stop_worker(struct master *master, struct worker_handle *worker)
@@ -93,8 +95,22 @@ void master_end(struct master *master)
         master_stop(master, true);
 }
 
+/* timeout(1), shells and supervisors signal a process and then its group: that is one signal, not an insisting second. */
+static bool is_echo(struct master *master, int number)
+{
+    uint64_t now = clock_ms();
+    bool echo = number == master->end_signal && now - master->end_signal_ms < ECHO_MS;
+    if (!echo) {
+        master->end_signal = number;
+        master->end_signal_ms = now;
+    }
+    return echo;
+}
+
 static void on_end(struct master *master, int number)
 {
+    if (is_echo(master, number))
+        return;
     if (master->stopping) {
         log_warning("Received %s again: what still runs is killed", signals_name(number));
         master_kill_all(master);

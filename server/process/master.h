@@ -64,6 +64,8 @@ struct master {
     bool started;               /* the mold's hooks have heard so */
     int told_workers;           /* what they know as the number wanted; 0: nothing yet */
     bool stopping, graceful;
+    int end_signal;             /* the last one that asked for the end, */
+    uint64_t end_signal_ms;     /* and when it came */
     bool checking;              /* only the configuration file is wanted */
     int exit_code;
     uint64_t began_ms, look_ms; /* look_ms: when something is due; 0: nothing is */

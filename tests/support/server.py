@@ -136,10 +136,14 @@ class Server:
     def send_signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
+    @property
+    def exited(self) -> bool:
+        assert self._process is not None
+        return self._process.poll() is not None
+
     def stop(self, number: int = signal.SIGTERM, timeout: float = DEADLINE) -> int:
         """Signals the master unless it has ended, waits, and returns its exit code."""
-        assert self._process is not None
-        if self._process.poll() is None:
+        if not self.exited:
             self.send_signal(number)
         return self.wait_exit(timeout)
 
