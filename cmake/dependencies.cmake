@@ -3,7 +3,7 @@
 #   libev   LIBEV_SOURCE, the directory of ev.c: server/net/loop.c compiles it in with a configuration of its own
 #   llhttp  the target `llhttp`: the system's library if it is 9 or newer, else built here from LLHTTP_SOURCE
 #
-#   zlib    the target ZLIB::ZLIB, the system's: for WebSocket's permessage-deflate
+#   zlib    the target ZLIB::ZLIB, the system's headers: for WebSocket's permessage-deflate; the library is found at run time
 #
 # Neither of the first two publishes its C sources where pip can get them, but packages on PyPI carry them whole. pip finds those by name
 # and checks their hash. What was fetched lies in LICORNE_DEPENDENCIES, which all build trees of a checkout share, so

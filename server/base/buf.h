@@ -24,7 +24,7 @@ static inline size_t buf_len(const struct buf *b)
 
 static inline struct str buf_str(const struct buf *b)
 {
-    return (struct str){ b->data ? b->data + b->start : NULL, b->end - b->start };
+    return (struct str){ b->data ? b->data + b->start : "", b->end - b->start };
 }
 
 /* Makes room for `n` more bytes; returns where they go. Follow with buf_commit(). */

@@ -2,9 +2,9 @@
 #include "server/http/ws_deflate.h"
 
 #include <stdlib.h>
-#include <zlib.h>
 
 #include "server/base/mem.h"
+#include "server/base/zlib.h"
 #include "server/http/headers.h"
 #include "server/http/request.h"
 
@@ -21,6 +21,7 @@ struct ws_deflate {
     bool bits_asked;     /* the client limits our window */
 };
 
+static const struct zlib *zlib; /* set by the first agreement */
 static z_stream *deflaters[BITS_MAX + 1];
 static z_stream *pool[POOL_STREAMS];
 static size_t pool_count;
@@ -98,6 +99,9 @@ static struct ws_deflate *agreed(const struct offer *offer)
 
 struct ws_deflate *ws_deflate_agree(const struct request *r)
 {
+    zlib = zlib_get();
+    if (zlib == NULL)
+        return NULL;
     for (size_t i = 0; i < r->field_count; i++) {
         struct str rest = r->fields[i].value, text;
         if (!str_eq(r->fields[i].name, STR("sec-websocket-extensions")))
@@ -127,11 +131,12 @@ static z_stream *deflater(int bits)
 {
     z_stream *z = deflaters[bits];
     if (z != NULL) {
-        deflateReset(z);
+        zlib->deflate_reset(z);
         return z;
     }
     z = mem_zalloc(sizeof(*z));
-    if (deflateInit2(z, LEVEL, Z_DEFLATED, -bits, MEMORY_LEVEL, Z_DEFAULT_STRATEGY) != Z_OK) {
+    if (zlib->deflate_init(z, LEVEL, Z_DEFLATED, -bits, MEMORY_LEVEL, Z_DEFAULT_STRATEGY, ZLIB_VERSION, sizeof(*z)) !=
+        Z_OK) {
         free(z);
         return NULL;
     }
@@ -147,7 +152,7 @@ bool ws_deflate(struct ws_deflate *d, struct str data, struct buf *out)
     z->avail_in = (uInt)data.len;
     z->next_out = (Bytef *)buf_reserve(out, data.len); /* more is of no use */
     z->avail_out = (uInt)data.len;
-    if (deflate(z, Z_SYNC_FLUSH) != Z_OK || z->avail_in > 0 || z->avail_out == 0)
+    if (zlib->deflate(z, Z_SYNC_FLUSH) != Z_OK || z->avail_in > 0 || z->avail_out == 0)
         return false;
     buf_commit(out, data.len - z->avail_out - 4); /* without the 00 00 FF FF that all flushes end with */
     return true;
@@ -159,11 +164,11 @@ static z_stream *inflater_take(void)
 {
     if (pool_count > 0) {
         z_stream *pooled = pool[--pool_count];
-        inflateReset(pooled);
+        zlib->inflate_reset(pooled);
         return pooled;
     }
     z_stream *z = mem_zalloc(sizeof(*z));
-    if (inflateInit2(z, -15) == Z_OK)
+    if (zlib->inflate_init(z, -15, ZLIB_VERSION, sizeof(*z)) == Z_OK)
         return z;
     free(z);
     return NULL;
@@ -177,7 +182,7 @@ static void inflater_give(z_stream *z)
         pool[pool_count++] = z;
         return;
     }
-    inflateEnd(z);
+    zlib->inflate_end(z);
     free(z);
 }
 
@@ -195,10 +200,10 @@ static struct ws_error inflate_some(z_stream *z, size_t *room, struct buf *out)
     size_t step = *room + 1 < STEP_BYTES ? *room + 1 : STEP_BYTES; /* one over the limit shows that it is passed */
     z->next_out = (Bytef *)buf_reserve(out, step);
     z->avail_out = (uInt)step;
-    int result = inflate(z, Z_SYNC_FLUSH);
+    int result = zlib->inflate(z, Z_SYNC_FLUSH);
     size_t n = step - z->avail_out;
     if (result == Z_STREAM_END) /* a last block; RFC 7692 7.2.3.4 lets another follow */
-        result = inflateReset(z);
+        result = zlib->inflate_reset(z);
     if (result != Z_OK && result != Z_BUF_ERROR)
         return (struct ws_error){ WS_CODE_INVALID_DATA, "a compressed message was malformed" };
     if (n > *room)

@@ -1,0 +1,18 @@
+/* zlib: the system's zlib, found when it is first needed. It is not linked: the package then needs nothing where it is
+ * installed but the C library, and a machine without zlib serves, uncompressed. */
+#pragma once
+
+#include <zlib.h>
+
+struct zlib {
+    __typeof__(deflateInit2_) *deflate_init;
+    __typeof__(deflate) *deflate;
+    __typeof__(deflateReset) *deflate_reset;
+    __typeof__(inflateInit2_) *inflate_init;
+    __typeof__(inflate) *inflate;
+    __typeof__(inflateReset) *inflate_reset;
+    __typeof__(inflateEnd) *inflate_end;
+};
+
+/* NULL: there is none, or not one of version 1 (logged once, at debug). */
+const struct zlib *zlib_get(void);
