@@ -171,15 +171,15 @@ static bool to_address(struct node *node)
 /* "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]", "[2001:db8::1]:80"; false: "unknown", "_hidden", nonsense. */
 static bool parse_node(struct str text, struct node *node)
 {
-    struct str host = text, port = { NULL, 0 };
-    const char *end;
-    if (text.len > 0 && text.p[0] == '[') {
-        if (!(end = memchr(text.p, ']', text.len)))
+    struct str host = text, port = STR("");
+    bool bracketed = text.len > 0 && text.p[0] == '[';
+    const char *end = text.len > 0 ? memchr(text.p, bracketed ? ']' : ':', text.len) : NULL;
+    if (bracketed) {
+        if (end == NULL)
             return false;
         host = (struct str){ text.p + 1, (size_t)(end - text.p) - 1 };
         port = (struct str){ end + 1, text.len - host.len - 2 };
-    } else if (text.len > 0 && (end = memchr(text.p, ':', text.len)) &&
-               !memchr(end + 1, ':', text.len - (size_t)(end - text.p) - 1)) {
+    } else if (end != NULL && !memchr(end + 1, ':', text.len - (size_t)(end - text.p) - 1)) {
         host = (struct str){ text.p, (size_t)(end - text.p) };
         port = (struct str){ end, text.len - host.len };
     }

@@ -83,13 +83,16 @@ static void base64(const uint8_t digest[20], char to[ACCEPT_LEN])
     to[27] = '=';
 }
 
+#define KEY_LEN 24 /* base64 of 16 bytes */
+
 static void accept_key(struct str key, char to[ACCEPT_LEN])
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-    char text[24 + sizeof(guid) - 1];
+    char text[KEY_LEN + sizeof(guid) - 1] = { 0 };
     uint8_t digest[20];
-    memcpy(text, key.p, 24);
-    memcpy(text + 24, guid, sizeof(guid) - 1);
+    if (key.len == KEY_LEN) /* always: websocket_offer.c has checked it */
+        memcpy(text, key.p, KEY_LEN);
+    memcpy(text + KEY_LEN, guid, sizeof(guid) - 1);
     sha1(text, sizeof(text), digest);
     base64(digest, to);
 }
