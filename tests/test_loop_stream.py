@@ -424,7 +424,7 @@ def test_write_from_another_thread_leaves_though_the_loop_waits(loop):
 def test_sendfile(loop, tmp_path):
     blob = os.urandom(500_000)
     (tmp_path / "file").write_bytes(blob)
-    file = open(tmp_path / "file", "rb")  # noqa: SIM115: closed below
+    file = open(tmp_path / "file", "rb")  # closed below
 
     async def main():
         server_side = loop.create_future()
