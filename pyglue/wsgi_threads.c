@@ -212,7 +212,7 @@ static void *guard_main(void *arg)
 {
     struct wsgi_pool *pool = arg;
     uint64_t runs = 0, led_run = 0;
-    int idle = IDLE_TICKS;
+    int idle = 0; /* it looks before it sleeps: the first request may have begun before this thread did */
     pool_lock(pool);
     while (!pool->stopped) {
         if (idle >= IDLE_TICKS) {
