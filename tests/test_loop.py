@@ -520,9 +520,13 @@ def test_another_thread_changes_what_a_waiting_loop_watches(loop, pair):
 
 
 def test_keyboard_interrupt_leaves_the_loop_usable(loop):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts with it ignored
     loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        loop.run_forever()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not loop.is_running()
     turn(loop)
 
