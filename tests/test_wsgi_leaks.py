@@ -8,8 +8,9 @@ import pytest
 
 from support.wsgi_probe import Probe, probe_server
 
-WARM_UP = 900  # rounds until the caches of tracebacks, code and allocators are full
-ROUNDS = 450  # of 26 requests
+WARM_UP = 300  # rounds until most caches of tracebacks, code and allocators are full
+ROUNDS = 450  # of 26 requests, in a window
+WINDOWS = 4
 
 
 def use_everything(probe: Probe) -> None:
@@ -51,17 +52,24 @@ def facts(probe: Probe) -> dict[str, int]:
     return json.loads(probe.get("/collect").body)
 
 
+def is_flat(grown: dict[str, int]) -> bool:
+    others = [abs(value) for name, value in grown.items() if name not in ("rss", "blocks")]
+    return grown["rss"] < 2 * 1024 * 1024 and grown["blocks"] < 200 and max(others) < 20
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("threads", [1, 4], ids=["inline", "threads"])
 def test_flat(threads: int) -> None:
+    """What one kind of request loses shows in each window, as ROUNDS blocks at least; caches that settle do not."""
+    windows = []
     with probe_server(threads) as probe:
         for _ in range(WARM_UP):
             use_everything(probe)
         before = facts(probe)
-        for _ in range(ROUNDS):
-            use_everything(probe)
-        after = facts(probe)
-    grown = {name: after[name] - before[name] for name in before}
-    assert grown.pop("rss") < 2 * 1024 * 1024
-    assert grown.pop("blocks") < 200, grown  # one block lost by one kind of request would make ROUNDS
-    assert all(abs(value) < 20 for value in grown.values()), grown
+        while len(windows) < WINDOWS and not (windows and is_flat(windows[-1])):
+            for _ in range(ROUNDS):
+                use_everything(probe)
+            after = facts(probe)
+            windows.append({name: after[name] - before[name] for name in before})
+            before = after
+    assert is_flat(windows[-1]), windows
