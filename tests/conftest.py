@@ -9,8 +9,9 @@ import pytest
 pytest_plugins = ["support.services"]
 
 # On the other interpreters of the machine only the base requirements are installed, and only `smoke` tests run.
-collect_ignore_glob = [] if importlib.util.find_spec("httpx") else ["test_apps_*.py"]
+NEED_APPS = ["test_apps_*.py", "test_loop_libraries.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("httpx") else NEED_APPS
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    return "tests/requirements-apps.txt is not installed: no test_apps_*" if collect_ignore_glob else None
+    return f"tests/requirements-apps.txt is not installed: no {', '.join(NEED_APPS)}" if collect_ignore_glob else None
