@@ -1,13 +1,15 @@
 /* hooks: see hooks.h. */
 #include "pyglue/hooks.h"
 
+#include <stdatomic.h>
+
 #include "config/settings.h"
 #include "pyglue/module.h"
 #include "pyglue/pyerr.h"
 #include "server/base/mem.h"
 
 static PyObject *module; /* licorne.hooks; NULL: no hooks */
-static const uint64_t *requests;
+static const _Atomic uint64_t *requests;
 
 bool hooks_any(void)
 {
@@ -78,7 +80,7 @@ PyObject *hooks_wrap(PyObject *application, enum application_kind *kind)
     return wrapped;
 }
 
-void hooks_count(const uint64_t *counter)
+void hooks_count(const _Atomic uint64_t *counter)
 {
     requests = counter;
 }
@@ -88,7 +90,7 @@ void hooks_count(const uint64_t *counter)
 static PyObject *py_requests_served(PyObject *self, PyObject *nothing)
 {
     (void)self, (void)nothing;
-    return PyLong_FromUnsignedLongLong(requests != NULL ? *requests : 0);
+    return PyLong_FromUnsignedLongLong(requests != NULL ? atomic_load(requests) : 0);
 }
 
 /* logging's numbers into ours. */

@@ -27,4 +27,4 @@ bool hooks_tell(const char *event, const char *format, ...);
 PyObject *hooks_wrap(PyObject *application, enum application_kind *kind);
 
 /* Where worker.nr is counted. */
-void hooks_count(const uint64_t *requests);
+void hooks_count(const _Atomic uint64_t *requests);

@@ -429,6 +429,7 @@ static struct inherit *inherit_new(struct mold *m)
     inherit->listeners = mem_alloc(sizeof(int) * (size_t)(inherit->listener_count + 1));
     memcpy(inherit->listeners, m->message->fds + 1, sizeof(int) * (size_t)inherit->listener_count);
     inherit->slot = &m->scoreboard->slots[spawn.slot];
+    inherit->inflight = &m->scoreboard->inflight[spawn.slot];
     inherit->slot_index = spawn.slot;
     inherit->generation = spawn.generation;
     inherit->age = spawn.age;

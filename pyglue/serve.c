@@ -3,7 +3,7 @@
  *     worker --on_accept--> http_server --on_request--> app (runtime->app)
  *     worker --on_drain---> http_server --on_empty----> worker --on_left--> runtime stops turning the loop
  *     http_server --on_finished--> max_requests;  --on_room--> worker accepts again
- *     loop --before_wait--> scoreboard
+ *     http_server counts and lists what is in flight in the scoreboard
  *
  * The worker owns nothing that has to be given back at its end but what the application wants to end by itself
  * (lifespan, threads, atexit): the process exits and takes the rest along. */
@@ -50,11 +50,16 @@ struct serving {
 
 /* ---- what the worker tells -------------------------------------------------------------------------------------- */
 
+static uint64_t requests_served(const struct serving *s)
+{
+    return tally_get(&http_server_tally(s->http)->requests);
+}
+
 static void on_quiet(struct coarse_timer *timer)
 {
     struct serving *s = LIST_ENTRY(timer, struct serving, quiet);
     s->awaits_quiet = false;
-    if (http_server_stats(s->http)->requests == s->requests_seen)
+    if (requests_served(s) == s->requests_seen)
         allocator_purge();
 }
 
@@ -68,18 +73,10 @@ static void await_quiet(struct serving *s, uint64_t requests)
     coarse_timer_arm(s->runtime->loop, &s->quiet, QUIET_MS);
 }
 
-static void publish_stats(void *arg)
+static void before_wait(void *arg)
 {
     struct serving *s = arg;
-    const struct http_stats *stats = http_server_stats(s->http);
-    struct slot *slot = s->inherit->slot;
-    atomic_store_explicit(&slot->requests, stats->requests, memory_order_relaxed);
-    atomic_store_explicit(&slot->conns_accepted, stats->conns_accepted, memory_order_relaxed);
-    atomic_store_explicit(&slot->conns, stats->conns, memory_order_relaxed);
-    atomic_store_explicit(&slot->in_flight, stats->in_flight, memory_order_relaxed);
-    for (int i = 0; i < 6; i++)
-        atomic_store_explicit(&slot->status_class[i], stats->status_class[i], memory_order_relaxed);
-    await_quiet(s, stats->requests);
+    await_quiet(s, requests_served(s));
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -258,13 +255,14 @@ static void compose(struct serving *s, const struct application *application)
     s->endpoints = endpoints_of(s->inherit);
     s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
     http_server_on_room(s->http, on_room, s);
-    hooks_count(&http_server_stats(s->http)->requests);
+    http_server_publish(s->http, &s->inherit->slot->tally, s->inherit->inflight);
+    hooks_count(&s->inherit->slot->tally.requests);
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)
         http_server_on_finished(s->http, on_finished, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
     coarse_timer_init(&s->quiet, on_quiet);
-    loop_before_wait(s->runtime->loop, publish_stats, s);
+    loop_before_wait(s->runtime->loop, before_wait, s);
     s->accepting = true;
 }
 
@@ -293,7 +291,6 @@ void serve(struct inherit *inherit, struct application *application)
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
     }
-    publish_stats(s);
     s->runtime->ops->shutdown(s->runtime, time_left(s));
     hooks_tell("exiting", "()");
     pyexit(worker_exit_code(s->worker), time_left(s));

@@ -279,8 +279,7 @@ static void dispatch(struct conn *c)
     struct request *r = c->request;
     conn_enter(c, CONN_SERVING);
     arm_body_timer(c);
-    r->core.told_app = true;
-    c->server->stats.in_flight++;
+    http_server_begun(c->server, r);
     request_ref(r);
     c->server->app->ops->on_request(c->server->app, r);
     if (r->conn && r->refs == 2) { /* nobody has it, and it is not answered */

@@ -83,35 +83,45 @@ void http_server_bury(struct http_server *s, struct conn *c)
     list_remove(&c->node);
     list_append(&s->dead, &c->node);
     loop_defer_last(s->loop, &s->reap_task);
-    s->stats.conns--;
+    tally_add(&s->tally->conns, -1u);
     if (s->was_full && http_server_has_room(s)) {
         s->was_full = false;
         if (s->on_room)
             s->on_room(s->on_room_arg);
     }
-    if (s->draining && s->stats.conns == 0 && s->on_empty)
+    if (s->draining && tally_get(&s->tally->conns) == 0 && s->on_empty)
         s->on_empty(s->on_empty_arg);
 }
 
 /* --- counting ---------------------------------------------------------------------------------------------------------------- */
 
+void http_server_begun(struct http_server *s, struct request *r)
+{
+    r->core.told_app = true;
+    tally_add(&s->tally->in_flight, 1);
+    request_list(r);
+}
+
 void http_server_finished(struct http_server *s, struct request *r)
 {
+    struct tally *tally = s->tally;
     if (r->method.len == 0 && r->status == 0)
         return; /* a connection that ended in the middle of a first line */
-    if (r->core.told_app)
-        s->stats.in_flight--;
-    s->stats.requests++;
-    s->stats.status_class[r->status >= 100 && r->status < 600 ? r->status / 100 : 0]++;
+    if (r->core.told_app) {
+        tally_add(&tally->in_flight, -1u);
+        inflight_set_state(r->place, r->response == RESPONSE_DONE ? INFLIGHT_ANSWERED : INFLIGHT_GONE);
+    }
+    tally_add(&tally->requests, 1);
+    tally_add(&tally->status_class[r->status >= 100 && r->status < 600 ? r->status / 100 : 0], 1);
     if (s->access_log)
         access_log_add(s->access_log, r, clock_ns());
     if (s->on_finished)
-        s->on_finished(s->on_finished_arg, s->stats.requests);
+        s->on_finished(s->on_finished_arg, tally_get(&tally->requests));
 }
 
-const struct http_stats *http_server_stats(const struct http_server *s)
+const struct tally *http_server_tally(const struct http_server *s)
 {
-    return &s->stats;
+    return s->tally;
 }
 
 /* --- life --------------------------------------------------------------------------------------------------------------------- */
@@ -122,6 +132,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->loop = loop;
     s->settings = settings;
     s->app = app;
+    s->tally = &s->own_tally;
     s->requests = request_pool_new();
     s->forwarded = forwarded_new(settings);
     list_init(&s->conns);
@@ -139,6 +150,12 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     return s;
 }
 
+void http_server_publish(struct http_server *s, struct tally *tally, struct inflight_table *inflight)
+{
+    s->tally = tally;
+    request_pool_publish(s->requests, inflight);
+}
+
 void http_server_accept(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
                         const struct endpoint *local)
 {
@@ -146,8 +163,8 @@ void http_server_accept(struct http_server *s, int fd, const struct sockaddr *pe
     s->spare_count -= spare != NULL;
     struct conn *c = conn_new(s, spare ? conn_at(spare) : NULL, fd, peer, peer_len, local);
     list_append(&s->conns, &c->node);
-    s->stats.conns++;
-    s->stats.conns_accepted++;
+    tally_add(&s->tally->conns, 1);
+    tally_add(&s->tally->conns_accepted, 1);
     if (!http_server_has_room(s))
         s->was_full = true;
     if (s->draining)
@@ -162,7 +179,7 @@ void http_server_on_room(struct http_server *s, void (*on_room)(void *arg), void
 
 bool http_server_has_room(const struct http_server *s)
 {
-    return s->stats.conns < (uint64_t)s->settings->worker_connections;
+    return tally_get(&s->tally->conns) < (uint64_t)s->settings->worker_connections;
 }
 
 void http_server_on_finished(struct http_server *s, void (*on_finished)(void *arg, uint64_t requests), void *arg)
@@ -178,7 +195,7 @@ void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void 
     s->draining = true;
     LIST_EACH(node, &s->conns)
         conn_drain(conn_at(node));
-    if (s->stats.conns == 0 && on_empty)
+    if (tally_get(&s->tally->conns) == 0 && on_empty)
         on_empty(arg);
 }
 

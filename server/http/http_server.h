@@ -7,26 +7,23 @@
 #include <sys/socket.h>
 
 #include "server/base/list.h"
+#include "server/base/tally.h"
 #include "server/http/request.h"
 #include "server/net/loop.h"
 
 struct app;
 struct settings;
 struct access_log;
-
-/* Counters, published by the worker. */
-struct http_stats {
-    uint64_t requests;        /* responses finished or aborted */
-    uint64_t conns_accepted;
-    uint64_t status_class[6]; /* [1]..[5]: 1xx..5xx; [0]: aborted before a status */
-    uint32_t conns;           /* open now */
-    uint32_t in_flight;       /* requests that the application has */
-};
+struct inflight_table;
 
 struct http_server;
 
 /* `settings` and `app` must outlive it. */
 struct http_server *http_server_new(struct loop *loop, const struct settings *settings, struct app *app);
+
+/* Before the first connection: counts here, and lists the requests in flight there, where others see them. Both are zeroes
+ * now and outlive the server and its requests. (Without: it counts for itself.) */
+void http_server_publish(struct http_server *server, struct tally *tally, struct inflight_table *inflight);
 
 /* A new connection; `fd` is taken over. `local`: the listener's endpoint, must outlive the server. */
 void http_server_accept(struct http_server *server, int fd, const struct sockaddr *peer, socklen_t peer_len,
@@ -45,7 +42,7 @@ void http_server_abort(struct http_server *server);
 /* Told after each finished request, with the total: max_requests. */
 void http_server_on_finished(struct http_server *server, void (*on_finished)(void *arg, uint64_t requests), void *arg);
 
-const struct http_stats *http_server_stats(const struct http_server *server);
+const struct tally *http_server_tally(const struct http_server *server);
 void http_server_reopen_log(struct http_server *server);
 
 /* All connections are closed; requests that the application still holds stay valid until it lets them go. */

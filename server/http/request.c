@@ -6,6 +6,7 @@
 #include "server/base/mem.h"
 #include "server/http/conn.h"
 #include "server/http/response.h"
+#include "server/http/server_state.h"
 
 #define POOL_SPARES 1024 /* requests kept for the next */
 #define KEEP_BYTES 4096  /* of each buffer of a request in the pool */
@@ -15,6 +16,7 @@ struct request_pool {
     struct list spares;
     size_t spare_count, live;
     bool closed;
+    struct inflight inflight; /* its table: NULL: not published */
 };
 
 /* --- the pool ------------------------------------------------------------------------------------------------------- */
@@ -92,6 +94,25 @@ struct request *request_new(struct request_pool *pool, struct conn *conn)
     return r;
 }
 
+/* --- seen by others -------------------------------------------------------------------------------------------------- */
+
+void request_pool_publish(struct request_pool *pool, struct inflight_table *table)
+{
+    inflight_init(&pool->inflight, table);
+}
+
+void request_list(struct request *r)
+{
+    struct request_pool *pool = r->core.pool;
+    if (pool->inflight.table == NULL)
+        return;
+    const struct endpoint *client = request_client(r);
+    uint64_t now_ns = loop_now_ns(r->conn->server->loop);
+    r->place = inflight_begin(&pool->inflight, r->method, r->target, client->host, client->port, now_ns);
+}
+
+/* --- references ------------------------------------------------------------------------------------------------------ */
+
 void request_ref(struct request *r)
 {
     r->refs++;
@@ -103,6 +124,7 @@ void request_unref(struct request *r)
         return;
     struct request_pool *pool = r->core.pool;
     pool->live--;
+    inflight_end(&pool->inflight, r->place);
     if (r->core.free_cache && r->core.cache)
         r->core.free_cache(r->core.cache);
     if (pool->closed || pool->spare_count >= POOL_SPARES) {

@@ -18,6 +18,7 @@
 
 #include "server/base/arena.h"
 #include "server/base/buf.h"
+#include "server/base/inflight.h"
 #include "server/base/list.h"
 #include "server/base/str.h"
 
@@ -69,6 +70,7 @@ struct request {
     bool is_websocket;      /* a valid offer to switch to WebSocket: see websocket.h; may be answered like any request */
     int64_t content_length; /* -1: none given */
     uint64_t began_ns;      /* when the first byte of the head was read (CLOCK_MONOTONIC, from the loop's turn) */
+    struct inflight_place place; /* where others see it, from on_request() until it is freed */
 
     /* The body, as far as it is here. */
     struct buf body;        /* received, not yet consumed by the application */
@@ -120,6 +122,9 @@ void request_unref(struct request *request);
 struct request_pool *request_pool_new(void);
 void request_pool_close(struct request_pool *pool);
 struct request *request_new(struct request_pool *pool, struct conn *conn);
+/* Requests of this pool are listed there, from request_list() until they are freed. */
+void request_pool_publish(struct request_pool *pool, struct inflight_table *table);
+void request_list(struct request *request);
 
 /* Copies the head out of the shared read buffer so that it lives as long as the request. Called by the core when the
  * application keeps the request beyond on_request(); idempotent. All `struct str` of the head are rebased. */

@@ -35,11 +35,14 @@ struct http_server {
     void *on_empty_arg;
     void (*on_finished)(void *arg, uint64_t requests);
     void *on_finished_arg;
-    struct http_stats stats;
+    struct tally *tally; /* own_tally, or where others see it */
+    struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
 };
 
-/* For conn.c: a request is over, its response complete or not. Logs and counts it. */
+/* For conn.c: the application gets the request now. */
+void http_server_begun(struct http_server *server, struct request *request);
+/* A request is over, its response complete or not. Logs and counts it. */
 void http_server_finished(struct http_server *server, struct request *request);
 /* The application is told, at the end of the turn, that the client has left. Takes a reference meanwhile. */
 void http_server_tell_gone(struct http_server *server, struct request *request);

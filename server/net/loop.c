@@ -38,6 +38,7 @@ struct loop {
     void *before_wait_arg;
     bool blocking;                   /* the present poll may wait */
     _Atomic uint64_t *turn_began_ns; /* where others see since when this turn lasts; or NULL */
+    _Atomic uint64_t *last_turn_ns, *longest_turn_ns;
     _Atomic uint32_t *unseen;        /* … and set when they do not look; or NULL */
     void (*on_unseen)(void *);
     void *on_unseen_arg;
@@ -58,13 +59,25 @@ static void on_wake(struct ev_loop *ev, struct ev_async *watcher, int revents)
     (void)ev, (void)watcher, (void)revents;
 }
 
+/* The turn is over; the next one begins at `began_ns`, or at 0: after a wait. libev has just read the clock. */
+static void publish_turn(struct loop *loop, uint64_t began_ns)
+{
+    uint64_t before_ns = atomic_load_explicit(loop->turn_began_ns, memory_order_relaxed), now_ns = loop_now_ns(loop);
+    atomic_store_explicit(loop->turn_began_ns, began_ns, memory_order_relaxed);
+    if (before_ns == 0 || before_ns > now_ns)
+        return;
+    atomic_store_explicit(loop->last_turn_ns, now_ns - before_ns, memory_order_relaxed);
+    if (now_ns - before_ns > atomic_load_explicit(loop->longest_turn_ns, memory_order_relaxed))
+        atomic_store_explicit(loop->longest_turn_ns, now_ns - before_ns, memory_order_relaxed);
+}
+
 static void on_release(struct ev_loop *ev)
 {
     struct loop *loop = ev_userdata(ev);
     if (!loop->blocking)
         return;
     if (loop->turn_began_ns)
-        atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
+        publish_turn(loop, 0);
     if (loop->release)
         loop->release(loop->release_arg);
 }
@@ -88,7 +101,7 @@ static void on_pending(struct ev_loop *ev)
 {
     struct loop *loop = ev_userdata(ev);
     if (loop->turn_began_ns)
-        atomic_store_explicit(loop->turn_began_ns, loop_now_ns(loop), memory_order_relaxed);
+        publish_turn(loop, loop_now_ns(loop));
     if (loop->unseen && atomic_load_explicit(loop->unseen, memory_order_relaxed))
         tell_unseen(loop);
     ev_invoke_pending(ev);
@@ -270,9 +283,12 @@ void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire
     loop->release_arg = arg;
 }
 
-void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns)
+void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns, _Atomic uint64_t *last_ns,
+                       _Atomic uint64_t *longest_ns)
 {
     loop->turn_began_ns = began_ns;
+    loop->last_turn_ns = last_ns;
+    loop->longest_turn_ns = longest_ns;
 }
 
 void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_unseen)(void *arg), void *arg)

@@ -65,8 +65,8 @@ static void put_worker(const struct worker_handle *worker, struct buf *answer)
     struct slot *slot = worker->slot;
     buf_printf(answer, "%6u %4u %8d  %-8s %9.1f %10llu %9u %6u %7.1f %7.3f  %s\n", worker->age, worker->generation,
                (int)worker->pid, state_names[worker->state], seconds_since(worker->spawned_ms),
-               (unsigned long long)atomic_load(&slot->requests), atomic_load(&slot->in_flight),
-               atomic_load(&slot->conns), (double)worker_rss(worker) / 1048576, turn_seconds(worker), worker->reason);
+               (unsigned long long)atomic_load(&slot->tally.requests), atomic_load(&slot->tally.in_flight),
+               atomic_load(&slot->tally.conns), (double)worker_rss(worker) / 1048576, turn_seconds(worker), worker->reason);
 }
 
 static void status_table(struct master *master, struct buf *answer)
@@ -108,12 +108,12 @@ static void put_worker_json(const struct worker_handle *worker, struct buf *answ
                worker->age, worker->generation, (int)worker->pid, state_names[worker->state],
                seconds_since(worker->spawned_ms));
     buf_printf(answer, ", \"requests\": %llu, \"in_flight\": %u, \"connections\": %u, \"connections_accepted\": %llu",
-               (unsigned long long)atomic_load(&slot->requests), atomic_load(&slot->in_flight),
-               atomic_load(&slot->conns), (unsigned long long)atomic_load(&slot->conns_accepted));
+               (unsigned long long)atomic_load(&slot->tally.requests), atomic_load(&slot->tally.in_flight),
+               atomic_load(&slot->tally.conns), (unsigned long long)atomic_load(&slot->tally.conns_accepted));
     buf_append_str(answer, STR(", \"status\": {"));
     for (int i = 1; i < 6; i++)
         buf_printf(answer, "%s\"%dxx\": %llu", i > 1 ? ", " : "", i,
-                   (unsigned long long)atomic_load(&slot->status_class[i]));
+                   (unsigned long long)atomic_load(&slot->tally.status_class[i]));
     buf_printf(answer, "}, \"rss_bytes\": %lld, \"turn_s\": %.6f, \"leaving\": ", (long long)worker_rss(worker),
                turn_seconds(worker));
     put_string(answer, worker->reason);

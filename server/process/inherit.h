@@ -5,12 +5,14 @@
 
 struct settings;
 struct slot;
+struct inflight_table;
 
 struct inherit {
     int channel;       /* to the master */
     int *listeners;    /* listening sockets, shared with the siblings; non-blocking */
     int listener_count;
-    struct slot *slot; /* this worker's place in the scoreboard */
+    struct slot *slot;               /* this worker's place in the scoreboard … */
+    struct inflight_table *inflight; /* … and where it lists its requests */
     uint32_t slot_index, generation, age;
     const struct settings *settings;
 };

@@ -6,10 +6,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static struct scoreboard *mapped; /* the last one */
+
 static struct scoreboard *map(int fd)
 {
     void *memory = mmap(NULL, sizeof(struct scoreboard), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    return memory == MAP_FAILED ? NULL : memory;
+    if (memory == MAP_FAILED)
+        return NULL;
+    mapped = memory;
+    return memory;
 }
 
 struct scoreboard *scoreboard_new(int *fd)
@@ -44,6 +49,16 @@ struct scoreboard *scoreboard_map(int fd)
     if (!board || (board->version == SCOREBOARD_VERSION && board->slot_count == SCOREBOARD_SLOTS))
         return board;
     munmap(board, sizeof(*board));
+    mapped = NULL;
     errno = EPROTO;
     return NULL;
+}
+
+/* Where the shared memory was, there is private memory: requests and connections that the child lets go of write there. */
+void scoreboard_leave(void)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    if (mapped)
+        mmap(mapped, sizeof(*mapped), PROT_READ | PROT_WRITE, flags, -1, 0);
+    mapped = NULL;
 }

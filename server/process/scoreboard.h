@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SCOREBOARD_VERSION 2
+#include "server/base/inflight.h"
+#include "server/base/tally.h"
+
+#define SCOREBOARD_VERSION 3
 #define SCOREBOARD_SLOTS 2048 /* workers of all generations at once; untouched pages cost nothing */
 
 enum slot_state { SLOT_FREE, SLOT_BOOTING, SLOT_READY, SLOT_DRAINING };
@@ -16,18 +19,21 @@ struct slot {
     uint32_t generation, age;
     _Atomic int32_t pid;
     _Atomic uint64_t turn_began_ns; /* when the loop's current turn began (CLOCK_MONOTONIC); 0 while it polls */
-    _Atomic uint64_t requests, conns_accepted;
-    _Atomic uint32_t conns, in_flight;
-    _Atomic uint64_t status_class[6];
+    _Atomic uint64_t last_turn_ns, longest_turn_ns; /* how long turns lasted: the last one, the longest one */
+    _Atomic uint64_t handed_over, taken_over;       /* connections given to siblings, and got from them */
+    struct tally tally;
     _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
 };
 
 struct scoreboard {
     uint32_t version, slot_count;
     struct slot slots[SCOREBOARD_SLOTS];
+    struct inflight_table inflight[SCOREBOARD_SLOTS]; /* of the slot with the same number */
 };
 
 /* The master's: makes the memfd (close-on-exec; *fd) and maps it. NULL with errno. */
 struct scoreboard *scoreboard_new(int *fd);
 /* A child's: maps an inherited descriptor; NULL when version or size do not fit. */
 struct scoreboard *scoreboard_map(int fd);
+/* In a child that the application has forked: what it writes from now on, nobody sees. */
+void scoreboard_leave(void);

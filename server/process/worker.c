@@ -114,6 +114,7 @@ static void close_in_child(void)
 {
     if (!forking_worker)
         return;
+    scoreboard_leave();
     close(signal_fd);
     const struct inherit *inherit = forking_worker->inherit;
     close(inherit->channel);
@@ -308,7 +309,8 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
         worker->listeners[i].arg = worker;
     }
     watch_start(&worker->channel, loop, inherit->channel, on_channel);
-    loop_publish_turn(loop, &inherit->slot->turn_began_ns);
+    struct slot *slot = inherit->slot;
+    loop_publish_turn(loop, &slot->turn_began_ns, &slot->last_turn_ns, &slot->longest_turn_ns);
     loop_publish_unseen(loop, &inherit->slot->unseen, on_unseen, worker);
     forking_worker = worker;
     pthread_once(&once, register_fork_handler);
@@ -382,7 +384,7 @@ void worker_free(struct worker *worker)
     watch_stop(&worker->signals);
     alarm_clear(&worker->quiet);
     alarm_clear(&worker->graceful);
-    loop_publish_turn(worker->loop, NULL);
+    loop_publish_turn(worker->loop, NULL, NULL, NULL);
     loop_publish_unseen(worker->loop, NULL, NULL, NULL);
     if (forking_worker == worker)
         forking_worker = NULL;

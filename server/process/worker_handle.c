@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -28,13 +29,12 @@ static void slot_clear(struct slot *slot)
     atomic_store(&slot->state, SLOT_FREE);
     atomic_store(&slot->pid, 0);
     atomic_store(&slot->turn_began_ns, 0);
-    atomic_store(&slot->requests, 0);
-    atomic_store(&slot->conns_accepted, 0);
-    atomic_store(&slot->conns, 0);
-    atomic_store(&slot->in_flight, 0);
+    atomic_store(&slot->last_turn_ns, 0);
+    atomic_store(&slot->longest_turn_ns, 0);
+    atomic_store(&slot->handed_over, 0);
+    atomic_store(&slot->taken_over, 0);
     atomic_store(&slot->unseen, 0);
-    for (size_t i = 0; i < sizeof(slot->status_class) / sizeof(slot->status_class[0]); i++)
-        atomic_store(&slot->status_class[i], 0);
+    memset(&slot->tally, 0, sizeof(slot->tally)); /* its writer is dead */
 }
 
 /* Siblings that were started together are not to leave together. */
@@ -70,6 +70,7 @@ struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_
     *child_channel = channel[1];
     worker->channel = channel[0];
     worker->slot = &board->slots[slot_index];
+    worker->inflight = &board->inflight[slot_index];
     worker->slot_index = slot_index;
     worker->generation = worker->slot->generation = generation;
     worker->age = worker->slot->age = age;
@@ -93,6 +94,7 @@ void worker_handle_free(struct worker_handle *worker)
     list_remove(&worker->node);
     worker_handle_close_channel(worker);
     slot_clear(worker->slot);
+    inflight_clear(worker->inflight);
     free(worker);
 }
 

@@ -17,6 +17,7 @@ struct channel_hello;
 struct scoreboard;
 struct settings;
 struct slot;
+struct inflight_table;
 
 enum worker_handle_state {
     WORKER_HANDLE_SPAWNING,
@@ -32,6 +33,7 @@ struct worker_handle {
     pid_t pid;                                                     /* 0 while SPAWNING */
     int channel;                                                   /* -1 after EOF */
     struct slot *slot;
+    struct inflight_table *inflight;                               /* the requests that it has */
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
     int64_t lifetime_ms;                                           /* with its jitter; 0: no limit */

@@ -16,8 +16,8 @@ static void answers_and_keeps_the_connection(void)
     CHECK(strstr(fixture_got(), "POST /c hello") != NULL);
     CHECK_INT(fx.requests, 2);
     CHECK(!fx.closed);
-    CHECK_INT(http_server_stats(fx.server)->requests, 2);
-    CHECK_INT(http_server_stats(fx.server)->status_class[2], 2);
+    CHECK_INT(http_server_tally(fx.server)->requests, 2);
+    CHECK_INT(http_server_tally(fx.server)->status_class[2], 2);
     fixture_close();
 }
 
@@ -87,7 +87,7 @@ static void the_application_is_told_when_the_client_leaves(void)
     for (int i = 0; i < 5; i++)
         fixture_turn();
     CHECK(fx.kept->conn == NULL);
-    CHECK_INT(http_server_stats(fx.server)->conns, 0);
+    CHECK_INT(http_server_tally(fx.server)->conns, 0);
     CHECK_INT(fx.disconnects, 1);
     fixture_close();
 }
@@ -102,7 +102,7 @@ static void writing_to_a_dead_connection_is_gone(void)
     CHECK_INT(request_start(fx.kept, 200, STR(""), NULL, 0), REQUEST_GONE);
     CHECK_INT(request_write(fx.kept, STR("x"), false, NULL), REQUEST_GONE);
     CHECK_INT(request_client(fx.kept)->port, -1);
-    CHECK_INT(http_server_stats(fx.server)->in_flight, 0);
+    CHECK_INT(http_server_tally(fx.server)->in_flight, 0);
     fixture_close();
 }
 
@@ -285,7 +285,7 @@ static bool answer_much(struct request *r)
 
 static bool server_has_no_conns(void)
 {
-    return http_server_stats(fx.server)->conns == 0;
+    return http_server_tally(fx.server)->conns == 0;
 }
 
 static void a_client_that_does_not_read_is_cut_off(void)
@@ -411,13 +411,13 @@ static void the_last_response_lingers_until_the_client_closes(void)
     fixture_open();
     fixture_say("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     CHECK(fx.closed); /* our side is shut */
-    CHECK_INT(http_server_stats(fx.server)->conns, 1);
+    CHECK_INT(http_server_tally(fx.server)->conns, 1);
     fixture_say("what comes now is dropped");
-    CHECK_INT(http_server_stats(fx.server)->conns, 1);
+    CHECK_INT(http_server_tally(fx.server)->conns, 1);
     close(fx.client);
     fx.client = -1;
     fixture_turn();
-    CHECK_INT(http_server_stats(fx.server)->conns, 0);
+    CHECK_INT(http_server_tally(fx.server)->conns, 0);
     fixture_close();
 }
 
@@ -427,7 +427,7 @@ static void lingering_has_an_end(void)
     fx.settings.linger_timeout_ms = 100;
     fixture_start();
     fixture_say("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    CHECK_INT(http_server_stats(fx.server)->conns, 1);
+    CHECK_INT(http_server_tally(fx.server)->conns, 1);
     CHECK(fixture_until(server_has_no_conns));
     fixture_close();
 }

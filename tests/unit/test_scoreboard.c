@@ -22,12 +22,12 @@ static void a_child_writes_and_the_master_reads(void)
         struct scoreboard *mine = scoreboard_map(fd);
         if (!mine)
             _exit(1);
-        atomic_store(&mine->slots[7].requests, 42);
+        atomic_store(&mine->slots[7].tally.requests, 42);
         _exit(0);
     }
     waitpid(child, &status, 0);
     CHECK_INT(status, 0);
-    CHECK_INT(atomic_load(&board->slots[7].requests), 42);
+    CHECK_INT(atomic_load(&board->slots[7].tally.requests), 42);
     munmap(board, sizeof(*board));
     close(fd);
 }

@@ -153,8 +153,8 @@ static void test_handshake(void)
                 "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n"
                 "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nsec-websocket-protocol: chat\r\nx-a: 1\r\n"
                 "server: licorne\r\n\r\n");
-    CHECK_INT(http_server_stats(fx.server)->status_class[1], 1);
-    CHECK_INT(http_server_stats(fx.server)->in_flight, 0);
+    CHECK_INT(http_server_tally(fx.server)->status_class[1], 1);
+    CHECK_INT(http_server_tally(fx.server)->in_flight, 0);
     close_all();
 }
 
@@ -381,7 +381,7 @@ static void test_drain(void)
     CHECK_INT(app.code, 1012);
     say_frame(0x88, STR("\x03\xf4"));
     CHECK_INT(close_code(), 1012);
-    CHECK_INT(http_server_stats(fx.server)->conns, fx.closed ? http_server_stats(fx.server)->conns : 0);
+    CHECK_INT(http_server_tally(fx.server)->conns, fx.closed ? http_server_tally(fx.server)->conns : 0);
     close_all();
 }
 
