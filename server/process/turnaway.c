@@ -111,8 +111,9 @@ size_t turnaway_poll(const struct turnaway *turnaway, const struct listeners *li
                      struct pollfd *polled)
 {
     size_t count = 0;
-    for (; count < TURNAWAY_CLIENTS; count++)
-        polled[count] = (struct pollfd){ .fd = turnaway->clients[count].fd, .events = POLLIN };
+    for (int i = 0; i < TURNAWAY_CLIENTS; i++) /* those that are there: poll() refuses more than open_files */
+        if (turnaway->clients[i].fd >= 0)
+            polled[count++] = (struct pollfd){ .fd = turnaway->clients[i].fd, .events = POLLIN };
     for (int i = 0; active && free_place(turnaway) && i < listeners->count; i++)
         polled[count++] = (struct pollfd){ .fd = listeners->fds[i], .events = POLLIN };
     return count;
@@ -120,12 +121,13 @@ size_t turnaway_poll(const struct turnaway *turnaway, const struct listeners *li
 
 void turnaway_turn(struct turnaway *turnaway, const struct pollfd *polled, size_t count, uint64_t now_ms)
 {
-    for (size_t i = 0; i < TURNAWAY_CLIENTS; i++)
-        if (polled[i].fd >= 0 && polled[i].revents)
+    const struct pollfd *end = polled + count;
+    for (int i = 0; i < TURNAWAY_CLIENTS; i++)
+        if (turnaway->clients[i].fd >= 0 && (polled++)->revents)
             client_drop_input(&turnaway->clients[i]);
-    for (size_t i = TURNAWAY_CLIENTS; i < count; i++)
-        if (polled[i].revents)
-            take_new(turnaway, polled[i].fd, now_ms);
+    for (; polled < end; polled++)
+        if (polled->revents)
+            take_new(turnaway, polled->fd, now_ms);
 }
 
 uint64_t turnaway_check(struct turnaway *turnaway, uint64_t now_ms)
