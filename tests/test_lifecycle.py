@@ -1,0 +1,314 @@
+"""Nothing is lost: clients keep asking (support/loader.py) while the server reloads, recycles, scales, breaks and ends.
+
+Each answer is looked at whole. No request may fail but those that a killed worker had in flight, and what fails is told
+with its token and its worker. Each disturbance runs for a moment here, all of them for ten minutes in `make soak`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import signal
+import time
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.loader import Failure, Loader, Report
+from support.raw_client import RawClient
+from support.server import Server, alive, wait_until
+
+APPS = Path(__file__).resolve().parent / "apps"
+KINDS = {
+    "asgi": ["tokens:asgi"],
+    "wsgi": ["tokens:wsgi"],
+    "threads": ["tokens:wsgi", "--threads", "4"],
+}
+DRAIN_RACES = ("reset_kept",)  # a draining worker closes idle connections, which a client may be about to use
+TEARDOWN = 2.0  # seconds: so long may a killed process, on a busy machine, still hold its connections
+
+
+class Site:
+    """A server, the folder that its code and its configuration come from, and what was done to it."""
+
+    def __init__(self, folder: Path, kind: str, *args: str) -> None:
+        self.folder = folder
+        self.version = 0
+        self.killed: dict[int, tuple[float, float]] = {}  # worker -> its end was after, and before
+        self.trace = folder / "trace"
+        self.trace.mkdir()
+        self.write_version()
+        (folder / "conf.py").write_text("")
+        env = {"TOKEN_TRACE": str(self.trace), "PYTHONDONTWRITEBYTECODE": "1"}
+        given = [*KINDS[kind], "--pythonpath", str(APPS), "--config", "conf.py", "--boot-grace", "0.1", *args]
+        self.server = Server(*given, cwd=folder, env=env)
+
+    def write_version(self, more: str = "") -> str:
+        """New code, which may do more than name its version."""
+        self.version += 1
+        (self.folder / "version.py").write_text(f"VERSION = {self.version}\n{more}\n")
+        return str(self.version)
+
+    # --- what it logs
+
+    def mark(self) -> int:
+        return (self.server.folder / "err").stat().st_size
+
+    def wait_log(self, pattern: str, mark: int, count: int = 1) -> list[re.Match[str]]:
+        """Waits for as many lines behind the mark."""
+        compiled = re.compile(pattern)
+
+        def lines() -> list[re.Match[str]] | None:
+            with open(self.server.folder / "err", errors="replace") as log:
+                log.seek(mark)
+                found = list(compiled.finditer(log.read()))
+            return found if len(found) >= count else None
+
+        return wait_until(lines, f"{count} x {pattern}", 60)
+
+    # --- what is done to it
+
+    def signal(self, number: int) -> int:
+        mark = self.mark()
+        self.server.send_signal(number)
+        return mark
+
+    def kill(self, pid: int) -> None:
+        began = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.killed[pid] = (began, time.monotonic())
+
+    def worker_of(self, token: str) -> int:
+        """Who began to serve this request; 0: nobody."""
+        for path in self.trace.iterdir():
+            if f"{token}\n" in path.read_text():
+                return int(path.name)
+        return 0
+
+    # --- what was lost
+
+    def excused(self, failure: Failure) -> bool:
+        """Whether a killed worker had it in flight: on its connection, or on its way to it."""
+        if failure.kind in DRAIN_RACES:
+            return True
+        if failure.kind not in ("reset_new", "reset_kept", "truncated"):
+            return False
+        worker = self.worker_of(failure.token)
+        return any(
+            worker in (0, victim)
+            and failure.began < before + TEARDOWN
+            and after <= failure.ended < before + 2 * TEARDOWN
+            for victim, (after, before) in self.killed.items()
+        )
+
+    def check(self, report: Report, allowed: Collection[str] = ()) -> None:
+        failures = [failure for failure in report.failures if failure.kind not in allowed]
+        lost = [failure for failure in failures if not self.excused(failure)]
+        lines = "\n".join(f"{failure}, begun by {self.worker_of(failure.token)}" for failure in lost[:20])
+        assert not lost, f"{len(lost)} lost; killed: {self.killed}\n{lines}"
+        assert report.failed == len(report.failures), "more failures than are told one by one"
+        assert report.good > 0
+
+
+@contextlib.contextmanager
+def serving(folder: Path, kind: str, *args: str) -> Iterator[Site]:
+    site = Site(folder, kind, *args)
+    with site.server:
+        yield site
+
+
+each_kind = pytest.mark.parametrize(
+    ("kind", "args"),
+    [
+        ("asgi", ["--workers", "2", "--preload"]),
+        ("wsgi", ["--workers", "3"]),
+        ("threads", ["--workers", "2", "--preload"]),
+    ],
+    ids=["asgi-preload", "wsgi", "threads-preload"],
+)
+
+
+Disturbance = Callable[[Site, Loader], None]
+
+
+# --- the disturbances -------------------------------------------------------------------------------------------------
+
+
+def reload(site: Site, loader: Loader) -> None:
+    """New code five times; each time it is what serves in the end."""
+    for _ in range(5):
+        version = site.write_version()
+        site.wait_log("Reloaded: generation", site.signal(signal.SIGHUP))
+        loader.wait_version(version)
+
+
+def reload_broken_code(site: Site, loader: Loader) -> None:
+    """The old code serves on, the next reload repairs."""
+    before, broken = str(site.version), site.write_version("1 / 0")
+    site.wait_log("The reload has failed", site.signal(signal.SIGHUP))
+    loader.wait_good(50)
+    assert loader.report().streak[0] == before
+    reload_good(site, loader)
+    assert broken not in loader.report().versions
+
+
+def reload_broken_config(site: Site, loader: Loader) -> None:
+    before, never = str(site.version), site.write_version()
+    (site.folder / "conf.py").write_text("workers = 'many'\n")
+    site.wait_log("The reload has failed", site.signal(signal.SIGHUP))
+    loader.wait_good(50)
+    assert loader.report().streak[0] == before
+    (site.folder / "conf.py").write_text("")
+    reload_good(site, loader)
+    assert never not in loader.report().versions
+
+
+def reload_dying_code(site: Site, loader: Loader) -> None:
+    """It boots, and dies within boot_grace."""
+    before = str(site.version)
+    site.write_version("import os, threading\nthreading.Timer(0.05, os._exit, (1,)).start()")
+    began, workers = time.monotonic(), len(site.server.workers())
+    mark = site.signal(signal.SIGHUP)
+    site.wait_log("The reload has failed", mark)
+    for dead in site.wait_log(r"Worker (\d+) exited with status", mark, workers):
+        site.killed[int(dead[1])] = (began, time.monotonic())  # what they had begun is lost
+    loader.wait_good(50)
+    assert loader.report().streak[0] == before
+    reload_good(site, loader)
+
+
+def reload_good(site: Site, loader: Loader) -> None:
+    version = site.write_version()
+    site.wait_log("Reloaded: generation", site.signal(signal.SIGHUP))
+    loader.wait_version(version)
+
+
+def recycle(site: Site, loader: Loader, workers: int = 6) -> None:
+    """max_requests is small: it goes on all the time."""
+    mark = site.mark()
+    site.wait_log("Booting worker with pid", mark, workers)
+
+
+def scale(site: Site, loader: Loader) -> None:
+    for number in (signal.SIGTTIN, signal.SIGTTIN, signal.SIGTTOU, signal.SIGTTOU):
+        before = len(site.server.workers())
+        site.signal(number)
+        after = before + (1 if number == signal.SIGTTIN else -1)
+        wait_until(lambda after=after: len(site.server.workers()) == after, f"{after} workers")
+        loader.wait_good(50)
+
+
+def kill_workers(site: Site, loader: Loader, times: int = 2) -> None:
+    chance = random.Random(times)
+    for _ in range(times):
+        mark = site.mark()
+        site.kill(chance.choice(site.server.workers()))
+        site.wait_log("Booting worker with pid", mark)
+        loader.wait_good(50)
+
+
+def stick(site: Site, loader: Loader) -> None:
+    """A worker hangs for longer than `timeout`; the master ends it."""
+    token = f"stuck{site.mark()}"
+    began = time.monotonic()
+    with RawClient(site.server.connect()) as client:
+        client.request("GET", f"/stuck/{token}/600")
+        worker = wait_until(lambda: site.worker_of(token), "the request that sticks")
+        wait_until(lambda: not alive(worker), f"the end of the stuck worker {worker}")
+        site.killed[worker] = (began, time.monotonic())
+    loader.wait_good(50)
+
+
+def end(site: Site, loader: Loader) -> None:
+    loader.last_call()
+    assert site.server.stop() == 0
+
+
+# --- one by one -------------------------------------------------------------------------------------------------------
+
+
+def disturb(site: Site, *disturbances: Disturbance, allowed: Collection[str] = (), **options: float) -> Report:
+    with Loader(site.server.address, **{"streams": 1, "stream_seconds": 0.5, **options}) as loader:
+        loader.wait_good(50)
+        for disturbance in disturbances:
+            loader.phase(disturbance.__name__)
+            disturbance(site, loader)
+        report = loader.stop()
+    site.check(report, allowed)
+    return report
+
+
+@each_kind
+def test_reloads(tmp_path: Path, kind: str, args: list[str]) -> None:
+    with serving(tmp_path, kind, *args) as site:
+        report = disturb(site, reload)
+        assert list(report.versions) == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_reloads_that_fail(tmp_path: Path) -> None:
+    with serving(tmp_path, "asgi", "--workers", "2") as site:
+        disturb(site, reload_broken_code, reload_broken_config, reload_dying_code)
+
+
+@each_kind
+def test_recycling(tmp_path: Path, kind: str, args: list[str]) -> None:
+    limits = ["--max-requests", "50", "--max-requests-jitter", "20"]
+    with serving(tmp_path, kind, *args, *limits) as site:
+        disturb(site, recycle)
+
+
+def test_scaling(tmp_path: Path) -> None:
+    with serving(tmp_path, "asgi", "--workers", "2") as site:
+        disturb(site, scale)
+
+
+@each_kind
+def test_killed_workers(tmp_path: Path, kind: str, args: list[str]) -> None:
+    with serving(tmp_path, kind, *args) as site:
+        disturb(site, kill_workers)
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_stuck_worker(tmp_path: Path, kind: str) -> None:
+    with serving(tmp_path, kind, "--workers", "2", "--timeout", "1") as site:
+        disturb(site, stick, streams=0)
+
+
+@each_kind
+def test_the_end(tmp_path: Path, kind: str, args: list[str]) -> None:
+    """Whoever was accepted is answered, streams to their end; then newcomers are refused."""
+    with serving(tmp_path, kind, *args) as site:
+        report = disturb(site, end, allowed=("refused", "reset_kept"))
+        assert report.failed > 0
+
+
+def test_descriptors_run_out(tmp_path: Path) -> None:
+    """More clients than descriptors: each is served in its turn."""
+    with serving(tmp_path, "asgi", "--workers", "2", "--open-files", "64") as site:
+        with Loader(site.server.address, kept=120, fresh=10, kept_requests=5, rate=600) as loader:
+            report = loader.wait_good(1500)
+            assert report.connections > 80
+            site.check(loader.stop())
+
+
+def test_a_crash_loop(tmp_path: Path) -> None:
+    """While no worker lives for long, clients wait or are turned away; once the code is repaired, they are served."""
+    with serving(tmp_path, "asgi", "--workers", "2", "--no-worker-grace", "0.1") as site:
+        with Loader(site.server.address) as loader:
+            loader.wait_good(50)
+            loader.phase("crashing")
+            site.write_version("import os\nos._exit(1)")
+            for worker in site.server.workers():
+                site.kill(worker)
+            loader.wait(lambda report: report.count("refusal") > 20, "clients that are turned away")
+            version = site.write_version()
+            loader.wait_version(version)
+            loader.phase("repaired")
+            loader.wait_good(100)
+            report = loader.stop()
+        site.check(report, allowed=("refusal",))
+        assert report.phases["repaired"].failures == {}
