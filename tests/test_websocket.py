@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -299,16 +301,70 @@ VIOLATIONS = [
     ("text, cut", frame(0x01, b"\xc3") + frame(0x80), 1007),
     ("frame too long", b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff", 1009),
     ("message too long", frame(0x02, bytes(200_000)) + frame(0x80, b"x"), 1009),
+    ("second reserved bit", frame(0xA1), 1002),
+    ("third reserved bit", frame(0x91), 1002),
+    ("reserved bit on a ping", frame(0xC9), 1002),
+    ("reserved bit on a close frame", frame(0xC8), 1002),
+    ("unknown control opcode", frame(0x8B), 1002),
+    ("ping not masked", b"\x89\x00", 1002),
+    ("close frame not masked", b"\x88\x02\x03\xe8", 1002),
+    ("long pong", frame(0x8A, bytes(126)), 1002),
+    ("long close frame", close_frame(1000, b"x" * 124), 1002),
+    ("fragmented close frame", frame(0x08, b"\x03\xe8"), 1002),
+    ("ping with a long length", b"\x89\xff" + bytes(12), 1002),
+    ("nothing to continue, after a message", frame(0x81, b"x") + frame(0x00), 1002),
+    ("negative length", b"\x82\xff\xff" + bytes(11), 1002),
+    ("length not minimal in 8 bytes", b"\x82\xff" + bytes(6) + b"\xff\xff", 1002),
+    ("close code 0", close_frame(0), 1002),
+    ("close code 999", close_frame(999), 1002),
+    ("close code 1004", close_frame(1004), 1002),
+    ("close code 1006", close_frame(1006), 1002),
+    ("close code 1015", close_frame(1015), 1002),
+    ("close code 2999", close_frame(2999), 1002),
+    ("close code 5000", close_frame(5000), 1002),
+    ("close reason, cut", close_frame(1000, "é".encode()[:1]), 1007),
+    ("text, overlong", frame(0x81, b"\xc0\xaf"), 1007),
+    ("text, beyond Unicode", frame(0x81, b"\xf4\x90\x80\x80"), 1007),
+    ("text, in a later frame", frame(0x01, b"\xf0\x9f") + frame(0x00, b"\x98") + frame(0x00, b"x"), 1007),
+]
+
+DEFLATE = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
+
+
+def packed(data: bytes) -> bytes:
+    compress = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (compress.compress(data) + compress.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+COMPRESSED_VIOLATIONS = [
+    ("reserved bit on a continuation", frame(0x41, packed(b"x")) + frame(0xC0), 1002),
+    ("reserved bit on a ping", frame(0xC9), 1002),
+    ("second reserved bit", frame(0xE1), 1002),
+    ("not deflate", frame(0xC1, b"\xff\xff\xff"), 1007),
+    ("not deflate, in a later frame", frame(0x42, packed(b"x" * 1000)) + frame(0x80, b"\xff\xff"), 1007),
+    ("a distance beyond what was sent", frame(0xC1, b"\x02\x04\x00"), 1007),
+    ("text", frame(0xC1, packed(b"\xff")), 1007),
+    ("text, in the middle of a message", frame(0x41, packed(b"ab\xff" * 99)), 1007),
+    ("bomb", frame(0xC2, packed(bytes(10_000_000))), 1009),
+    (
+        "bomb in frames",
+        frame(0x42, packed(bytes(150_000)) + b"\0\0\xff\xff") + frame(0x80, packed(bytes(150_000))),
+        1009,
+    ),
 ]
 
 
 @pytest.mark.sanitized
-def test_violations(server: Server, connect: Connect) -> None:
+@pytest.mark.parametrize(("extra", "violations"), [(b"", VIOLATIONS), (DEFLATE, COMPRESSED_VIOLATIONS)])
+def test_violations(server: Server, connect: Connect, extra: bytes, violations: list[tuple[str, bytes, int]]) -> None:
     """Each gets its close code, one frame, and the end; the application is told; others live on."""
     bystander = connect().open()
-    for number, (name, bad, code) in enumerate(VIOLATIONS):
-        websocket = connect().open(f"/violation{number}")
+    for number, (name, bad, code) in enumerate(violations):
+        websocket = connect().open(f"/violation{number}", extra)
         websocket.send(bad)
+        first = websocket.buffer or (websocket.more() and websocket.buffer)
+        if first and first.startswith(b"\x81\x01x"):  # what was right before it is answered
+            websocket.read()
         found, reason = websocket.read_end()
         assert found == code, name
         assert notes(server, f"/violation{number}", 1) == [
@@ -319,6 +375,15 @@ def test_violations(server: Server, connect: Connect) -> None:
     assert errors(server) == []
 
 
+def test_bomb_by_ratio() -> None:
+    """Below ws_max_size, but made of next to nothing."""
+    with Server("websocket_cases:app", "--chdir", str(APPS), "--ws-deflate-max-ratio", "50") as server:
+        with WebSocket(server.connect()) as websocket:
+            websocket.open(extra=DEFLATE)
+            websocket.send(frame(0xC2, packed(bytes(2 << 20))))
+            assert websocket.read_end() == (1009, b"the message expands by more than ws_deflate_max_ratio")
+
+
 @pytest.mark.sanitized
 def test_drain(server: Server, connect: Connect) -> None:
     websocket = connect().open()
@@ -326,6 +391,7 @@ def test_drain(server: Server, connect: Connect) -> None:
     assert websocket.read_close()[0] == 1012
     websocket.send(close_frame(1012))
     assert websocket.read_rest() == b""
+    websocket.socket.close()  # else the server lingers
     assert server.wait_exit() == 0
     assert errors(server) == []
 
@@ -348,11 +414,38 @@ def test_silent_client_is_found() -> None:
 
 
 def test_compression_can_be_switched_off() -> None:
-    extra = b"Sec-WebSocket-Extensions: permessage-deflate\r\n"
     for value, agreed in (("false", False), ("true", True)):
         with Server("websocket_cases:app", "--chdir", str(APPS), "--ws-per-message-deflate", value) as server:
             with WebSocket(server.connect()) as websocket:
-                assert (b"permessage-deflate" in websocket.open(extra=extra).head) == agreed
+                assert (b"permessage-deflate" in websocket.open(extra=DEFLATE).head) == agreed
+
+
+def test_client_that_leaves_a_busy_application_is_found() -> None:
+    """Nothing is received any more, so its end cannot be read; the next pings find it."""
+    args = ["--ws-max-queue", "1", "--ws-ping-interval", "0.1"]
+    with Server("websocket_cases:app", "--chdir", str(APPS), *args) as server:
+        with WebSocket(server.connect()) as websocket:
+            websocket.open("/busy")
+            websocket.send(frame(0x81, b"1") + frame(0x81, b"2") + frame(0x81, b"3"))
+            wait_until(lambda: websocket.more() and websocket.buffer.count(b"\x89\0") > 2)  # pings, though not answered
+        descriptors = f"/proc/{server.workers()[0]}/fd"
+        count = len(os.listdir(descriptors))
+        wait_until(lambda: len(os.listdir(descriptors)) < count, "the end of the connection")
+        tell(server, "/go")
+        first, end = notes(server, "/busy", 2)
+        assert (first["text"], end["code"]) == ("1", 1006)
+
+
+def test_access_log() -> None:
+    """The offer is a request: it has its line, with the status that answered it."""
+    with Server("websocket_cases:app", "--chdir", str(APPS), "--access-logfile", "-") as server:
+        with WebSocket(server.connect()) as websocket:
+            websocket.open("/logged?a=1")
+            wait_until(lambda: '"GET /logged?a=1 HTTP/1.1" 101 ' in server.output)
+        with WebSocket(server.connect()) as websocket:
+            websocket.send(offer("/refuse"))
+            websocket.read_rest()
+            wait_until(lambda: '"GET /refuse HTTP/1.1" 403 ' in server.output)
 
 
 def test_wsgi_answers_in_http() -> None:

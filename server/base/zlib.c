@@ -15,9 +15,16 @@ static const struct {
     const char *symbol;
     size_t offset;
 } functions[] = {
-    { "deflateInit2_", offsetof(struct zlib, deflate_init) }, { "deflate", offsetof(struct zlib, deflate) },
-    { "deflateReset", offsetof(struct zlib, deflate_reset) }, { "inflateInit2_", offsetof(struct zlib, inflate_init) },
-    { "inflate", offsetof(struct zlib, inflate) },            { "inflateReset", offsetof(struct zlib, inflate_reset) },
+    { "deflateInit2_", offsetof(struct zlib, deflate_init) },
+    { "deflate", offsetof(struct zlib, deflate) },
+    { "deflateReset", offsetof(struct zlib, deflate_reset) },
+    { "deflateEnd", offsetof(struct zlib, deflate_end) },
+    { "inflateInit2_", offsetof(struct zlib, inflate_init) },
+    { "inflate", offsetof(struct zlib, inflate) },
+    { "inflateReset2", offsetof(struct zlib, inflate_reset2) },
+    { "inflateResetKeep", offsetof(struct zlib, inflate_reset_keep) },
+    { "inflateGetDictionary", offsetof(struct zlib, inflate_get_dictionary) },
+    { "inflateSetDictionary", offsetof(struct zlib, inflate_set_dictionary) },
     { "inflateEnd", offsetof(struct zlib, inflate_end) },
 };
 

@@ -8,9 +8,13 @@ struct zlib {
     __typeof__(deflateInit2_) *deflate_init;
     __typeof__(deflate) *deflate;
     __typeof__(deflateReset) *deflate_reset;
+    __typeof__(deflateEnd) *deflate_end;
     __typeof__(inflateInit2_) *inflate_init;
     __typeof__(inflate) *inflate;
-    __typeof__(inflateReset) *inflate_reset;
+    __typeof__(inflateReset2) *inflate_reset2;
+    __typeof__(inflateResetKeep) *inflate_reset_keep; /* keeps the window */
+    __typeof__(inflateGetDictionary) *inflate_get_dictionary;
+    __typeof__(inflateSetDictionary) *inflate_set_dictionary;
     __typeof__(inflateEnd) *inflate_end;
 };
 

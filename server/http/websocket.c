@@ -74,6 +74,22 @@ static void earlier(uint64_t *due_ms, uint64_t since_ms, int64_t limit_ms)
         *due_ms = since_ms + (uint64_t)limit_ms;
 }
 
+static uint64_t latest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Since when the connection rests, if messages have made it hold memory. */
+static uint64_t rests_since(const struct websocket *ws)
+{
+    return latest(ws->conn->io.last_read_ms, ws->conn->io.last_write_ms);
+}
+
+static bool is_warm(const struct websocket *ws)
+{
+    return ws->deflate && ws_deflate_is_warm(ws->deflate);
+}
+
 /* When something must be looked at next; UINT64_MAX: never. */
 static uint64_t next_due(const struct websocket *ws)
 {
@@ -82,12 +98,14 @@ static uint64_t next_due(const struct websocket *ws)
     uint64_t due_ms = UINT64_MAX;
     if (io->queued_bytes > 0)
         earlier(&due_ms, io->last_write_ms, settings->write_timeout_ms);
+    if (is_warm(ws))
+        earlier(&due_ms, rests_since(ws), WS_DEFLATE_REST_MS);
     if (ws->state != WEBSOCKET_OPEN)
         earlier(&due_ms, ws->since_ms, settings->ws_close_timeout_ms);
-    else if (ws->ping_ms > 0)
+    else if (ws->ping_ms > 0 && !ws->paused)
         earlier(&due_ms, ws->ping_ms, settings->ws_ping_timeout_ms);
     else
-        earlier(&due_ms, ws->paused ? now_ms(ws) : io->last_read_ms, settings->ws_ping_interval_ms);
+        earlier(&due_ms, latest(io->last_read_ms, ws->ping_ms), settings->ws_ping_interval_ms);
     return due_ms;
 }
 
@@ -98,6 +116,15 @@ static void arm(struct websocket *ws)
         coarse_timer_disarm(&ws->conn->timer);
     else
         coarse_timer_arm(loop_under(ws), &ws->conn->timer, due_ms > now ? due_ms - now : 0);
+}
+
+/* Messages have made it hold memory: it is given back at rest. */
+static void arm_rest(struct websocket *ws)
+{
+    uint64_t due_ms = now_ms(ws) + WS_DEFLATE_REST_MS;
+    struct coarse_timer *timer = &ws->conn->timer;
+    if (is_warm(ws) && (timer->due_ms == 0 || timer->due_ms > due_ms))
+        coarse_timer_arm(loop_under(ws), timer, WS_DEFLATE_REST_MS);
 }
 
 static void enter(struct websocket *ws, enum websocket_state state)
@@ -254,8 +281,8 @@ static void take_compressed(struct websocket *ws, struct str part, bool end)
 {
     struct buf plain = loop_take_buffer(loop_under(ws));
     struct loop *loop = loop_under(ws);
-    size_t room = (size_t)settings_of(ws)->ws_max_size - buf_len(&ws->message);
-    struct ws_error error = ws_inflate(ws->deflate, part, end, room, &plain);
+    struct ws_error error = ws_inflate(ws->deflate, part, end, &plain);
+    arm_rest(ws);
     if (error.code != 0)
         fail(ws, error);
     else
@@ -386,11 +413,24 @@ static void ping(struct websocket *ws, uint64_t now)
     arm(ws);
 }
 
+/* While the application takes nothing, no answer can be read, nor the end. But a client that has gone refuses a ping, and that
+ * can be seen. */
+static void look_while_paused(struct websocket *ws, uint64_t now)
+{
+    if (io_is_gone(&ws->conn->io)) {
+        conn_close(ws->conn, CLOSE_CLIENT_LEFT);
+        return;
+    }
+    ping(ws, now);
+}
+
 void websocket_timeout(struct websocket *ws)
 {
     const struct settings *settings = settings_of(ws);
     const struct io *io = &ws->conn->io;
     uint64_t now = now_ms(ws);
+    if (is_warm(ws) && is_over(now, rests_since(ws), WS_DEFLATE_REST_MS))
+        ws_deflate_rest(ws->deflate);
     if (io->queued_bytes > 0 && is_over(now, io->last_write_ms, settings->write_timeout_ms)) {
         io_abort(&ws->conn->io); /* who does not read would not see the end either */
         conn_close(ws->conn, CLOSE_WRITE_TIMEOUT);
@@ -399,9 +439,14 @@ void websocket_timeout(struct websocket *ws)
             close_timeout(ws);
         else
             arm(ws);
-    } else if (ws->ping_ms > 0 && is_over(now, ws->ping_ms, settings->ws_ping_timeout_ms) && !ws->paused) {
+    } else if (ws->paused) {
+        if (is_over(now, latest(io->last_read_ms, ws->ping_ms), settings->ws_ping_interval_ms))
+            look_while_paused(ws, now);
+        else
+            arm(ws);
+    } else if (ws->ping_ms > 0 && is_over(now, ws->ping_ms, settings->ws_ping_timeout_ms)) {
         ping_timeout(ws);
-    } else if (ws->ping_ms == 0 && is_over(now, io->last_read_ms, settings->ws_ping_interval_ms) && !ws->paused) {
+    } else if (ws->ping_ms == 0 && is_over(now, io->last_read_ms, settings->ws_ping_interval_ms)) {
         ping(ws, now);
     } else {
         arm(ws);
@@ -432,11 +477,12 @@ static void release(const struct body_ref *ref)
 /* False: it goes out as it is. */
 static bool send_compressed(struct websocket *ws, enum ws_opcode opcode, struct str data)
 {
-    if (ws->deflate == NULL || data.len < WS_DEFLATE_LEAST)
+    if (ws->deflate == NULL)
         return false;
     struct loop *loop = loop_under(ws);
     struct buf packed = loop_take_buffer(loop);
     bool done = ws_deflate(ws->deflate, data, &packed);
+    arm_rest(ws);
     if (done)
         write_copied(ws, opcode, true, buf_str(&packed));
     loop_give_buffer(loop, &packed);
@@ -477,8 +523,10 @@ void websocket_resume(struct websocket *ws)
     if (ws->conn == NULL || !ws->paused)
         return;
     ws->paused = false;
-    if (ws->ping_ms > 0)
-        ws->ping_ms = now_ms(ws); /* the answer could not be read */
+    if (ws->ping_ms > 0) { /* the answer could not be read */
+        ws->ping_ms = now_ms(ws);
+        arm(ws);
+    }
     io_resume(&ws->conn->io);
 }
 

@@ -204,7 +204,7 @@ struct websocket *websocket_accept(struct request *r, const struct websocket_ops
     ws->ops = ops;
     ws->refs = 2;
     if (c->server->settings->ws_per_message_deflate)
-        ws->deflate = ws_deflate_agree(r);
+        ws->deflate = ws_deflate_agree(r, c->server->settings);
     struct buf *out = io_out(&c->io);
     size_t before = buf_len(out);
     put_head(r, ws, protocol, fields, count, out);

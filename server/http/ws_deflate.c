@@ -1,174 +1,86 @@
-/* ws_deflate: see ws_deflate.h. The streams are shared by all connections of the process: one thread runs the loop. */
+/* ws_deflate: see ws_deflate.h. From the bottom up: pools of streams; compressing; the client's window at rest; decompressing.
+ * The pools are the process's: one thread runs the loop. */
 #include "server/http/ws_deflate.h"
 
 #include <stdlib.h>
 
+#include "config/settings.h"
 #include "server/base/mem.h"
 #include "server/base/zlib.h"
-#include "server/http/headers.h"
-#include "server/http/request.h"
+#include "server/http/ws_deflate_offer.h"
 
-#define BITS_MAX 13 /* of our window; a larger one needs more memory than it saves bytes */
-#define BITS_MIN 9  /* zlib cannot compress with 8 */
-#define MEMORY_LEVEL 6
 #define LEVEL 3
-#define STEP_BYTES 4096 /* by which decompressed data grows at least */
+#define STEP_BYTES 4096                /* by which decompressed data grows at least */
+#define RATIO_FREE_BYTES (1024 * 1024) /* a message may expand to that much at any ratio */
+#define WINDOW_MAX_BYTES (32 * 1024)
 #define POOL_STREAMS 8
 
 struct ws_deflate {
-    z_stream *inflating; /* while a message is incomplete */
-    int bits;            /* of our window */
-    bool bits_asked;     /* the client limits our window */
+    const struct settings *settings;
+    z_stream *deflating, *inflating;
+    char *window;                       /* at rest: the client's; NULL: empty */
+    uint32_t window_len, window_stored; /* its bytes; as stored, fewer if it is compressed */
+    uint64_t in_bytes, out_bytes;       /* of the message that is being received */
+    bool in_ended;                      /* what came of it has ended with a block that says it is the last */
+    struct ws_deflate_terms terms;
+};
+
+struct pool {
+    z_stream *streams[POOL_STREAMS];
+    int count;
 };
 
 static const struct zlib *zlib; /* set by the first agreement */
-static z_stream *deflaters[BITS_MAX + 1];
-static z_stream *pool[POOL_STREAMS];
-static size_t pool_count;
+static struct pool deflaters[WS_WINDOW_BITS_MAX + 1], inflaters;
 
-/* --- what the client offers ------------------------------------------------------------------------------------- */
+/* --- pools ------------------------------------------------------------------------------------------------------ */
 
-struct offer {
-    bool server_reset, client_reset, client_bits, server_bits;
-    int bits;
-};
-
-static struct str take_until(struct str *rest, char separator)
+static z_stream *pool_take(struct pool *pool)
 {
-    const char *mark = rest->len > 0 ? memchr(rest->p, separator, rest->len) : NULL;
-    size_t len = mark ? (size_t)(mark - rest->p) : rest->len;
-    struct str part = { rest->p, len };
-    size_t used = mark ? len + 1 : len;
-    *rest = (struct str){ rest->p + used, rest->len - used };
-    return headers_trim(part);
+    return pool->count > 0 ? pool->streams[--pool->count] : NULL;
 }
 
-/* 8 to 15, perhaps in quotation marks; else 0. */
-static int window_bits(struct str value)
+static void pool_give(struct pool *pool, z_stream *z, int (*end)(z_stream *z))
 {
-    if (value.len >= 2 && value.p[0] == '"' && value.p[value.len - 1] == '"')
-        value = (struct str){ value.p + 1, value.len - 2 };
-    int64_t bits = value.len > 0 && value.p[0] != '0' ? headers_number(value) : 0;
-    return bits >= 8 && bits <= 15 ? (int)bits : 0;
-}
-
-static bool once(bool *seen)
-{
-    bool first = !*seen;
-    *seen = true;
-    return first;
-}
-
-/* False: the parameter is unknown, wrong or there twice, so the offer must be declined (RFC 7692 7.1). */
-static bool take_parameter(struct offer *offer, struct str parameter)
-{
-    bool valued = parameter.len > 0 && memchr(parameter.p, '=', parameter.len) != NULL;
-    struct str value = parameter, name = take_until(&value, '=');
-    value = headers_trim(value);
-    if (str_eq(name, STR("server_no_context_takeover")))
-        return !valued && once(&offer->server_reset);
-    if (str_eq(name, STR("client_no_context_takeover")))
-        return !valued && once(&offer->client_reset);
-    if (str_eq(name, STR("client_max_window_bits")))
-        return (!valued || window_bits(value)) && once(&offer->client_bits);
-    if (str_eq(name, STR("server_max_window_bits"))) {
-        offer->bits = window_bits(value);
-        return offer->bits >= BITS_MIN && once(&offer->server_bits);
-    }
-    return false;
-}
-
-static bool take_offer(struct str text, struct offer *offer)
-{
-    *offer = (struct offer){ 0 };
-    if (!str_eq(take_until(&text, ';'), STR("permessage-deflate")))
-        return false;
-    while (text.len > 0)
-        if (!take_parameter(offer, take_until(&text, ';')))
-            return false;
-    return true;
-}
-
-static struct ws_deflate *agreed(const struct offer *offer)
-{
-    struct ws_deflate *d = mem_zalloc(sizeof(*d));
-    d->bits_asked = offer->server_bits;
-    d->bits = offer->server_bits && offer->bits < BITS_MAX ? offer->bits : BITS_MAX;
-    return d;
-}
-
-struct ws_deflate *ws_deflate_agree(const struct request *r)
-{
-    zlib = zlib_get();
-    if (zlib == NULL)
-        return NULL;
-    for (size_t i = 0; i < r->field_count; i++) {
-        struct str rest = r->fields[i].value, text;
-        if (!str_eq(r->fields[i].name, STR("sec-websocket-extensions")))
-            continue;
-        struct offer offer;
-        while (headers_list_next(&rest, &text))
-            if (take_offer(text, &offer))
-                return agreed(&offer);
-    }
-    return NULL;
-}
-
-void ws_deflate_put_answer(const struct ws_deflate *d, struct buf *head)
-{
-    if (d == NULL)
+    if (pool->count < POOL_STREAMS) {
+        pool->streams[pool->count++] = z;
         return;
-    buf_append_str(head, STR("sec-websocket-extensions: permessage-deflate; server_no_context_takeover; "
-                             "client_no_context_takeover"));
-    if (d->bits_asked)
-        buf_printf(head, "; server_max_window_bits=%d", d->bits);
-    buf_append_str(head, STR("\r\n"));
+    }
+    end(z);
+    free(z);
 }
 
-/* --- compressing ------------------------------------------------------------------------------------------------ */
-
-static z_stream *deflater(int bits)
+/* NULL: no memory. */
+static z_stream *deflater_take(int bits)
 {
-    z_stream *z = deflaters[bits];
+    z_stream *z = pool_take(&deflaters[bits]);
     if (z != NULL) {
         zlib->deflate_reset(z);
         return z;
     }
     z = mem_zalloc(sizeof(*z));
-    if (zlib->deflate_init(z, LEVEL, Z_DEFLATED, -bits, MEMORY_LEVEL, Z_DEFAULT_STRATEGY, ZLIB_VERSION, sizeof(*z)) !=
-        Z_OK) {
-        free(z);
-        return NULL;
-    }
-    return deflaters[bits] = z;
+    int memory_level = bits - 7; /* hash tables as large as the window */
+    if (zlib->deflate_init(z, LEVEL, Z_DEFLATED, -bits, memory_level, Z_DEFAULT_STRATEGY, ZLIB_VERSION, sizeof(*z)) ==
+        Z_OK)
+        return z;
+    free(z);
+    return NULL;
 }
 
-bool ws_deflate(struct ws_deflate *d, struct str data, struct buf *out)
+static void deflater_give(z_stream *z, int bits)
 {
-    z_stream *z = deflater(d->bits);
-    if (z == NULL || data.len > UINT32_MAX)
-        return false;
-    z->next_in = (Bytef *)data.p;
-    z->avail_in = (uInt)data.len;
-    z->next_out = (Bytef *)buf_reserve(out, data.len); /* more is of no use */
-    z->avail_out = (uInt)data.len;
-    if (zlib->deflate(z, Z_SYNC_FLUSH) != Z_OK || z->avail_in > 0 || z->avail_out == 0)
-        return false;
-    buf_commit(out, data.len - z->avail_out - 4); /* without the 00 00 FF FF that all flushes end with */
-    return true;
+    pool_give(&deflaters[bits], z, zlib->deflate_end);
 }
 
-/* --- decompressing ---------------------------------------------------------------------------------------------- */
-
-static z_stream *inflater_take(void)
+static z_stream *inflater_take(int bits)
 {
-    if (pool_count > 0) {
-        z_stream *pooled = pool[--pool_count];
-        zlib->inflate_reset(pooled);
-        return pooled;
+    z_stream *z = pool_take(&inflaters);
+    if (z != NULL) {
+        zlib->inflate_reset2(z, -bits); /* cannot fail; makes a new window if this one is of another size */
+        return z;
     }
-    z_stream *z = mem_zalloc(sizeof(*z));
-    if (zlib->inflate_init(z, -15, ZLIB_VERSION, sizeof(*z)) == Z_OK)
+    z = mem_zalloc(sizeof(*z));
+    if (zlib->inflate_init(z, -bits, ZLIB_VERSION, sizeof(*z)) == Z_OK)
         return z;
     free(z);
     return NULL;
@@ -176,64 +88,244 @@ static z_stream *inflater_take(void)
 
 static void inflater_give(z_stream *z)
 {
-    if (z == NULL)
-        return;
-    if (pool_count < POOL_STREAMS) {
-        pool[pool_count++] = z;
-        return;
+    pool_give(&inflaters, z, zlib->inflate_end);
+}
+
+/* --- compressing ------------------------------------------------------------------------------------------------ */
+
+/* One call of deflate() into at most `room` bytes; returns how many it made, 0 if they did not suffice. */
+static size_t deflate_all(z_stream *z, struct str data, int flush, char *to, size_t room)
+{
+    z->next_in = (Bytef *)data.p;
+    z->avail_in = (uInt)data.len;
+    z->next_out = (Bytef *)to;
+    z->avail_out = (uInt)room;
+    int result = zlib->deflate(z, flush);
+    if ((result != Z_OK && result != Z_STREAM_END) || z->avail_in > 0 || z->avail_out == 0)
+        return 0;
+    return room - z->avail_out;
+}
+
+bool ws_deflate(struct ws_deflate *d, struct str data, struct buf *out)
+{
+    int bits = d->terms.out_bits;
+    if (data.len < (size_t)d->settings->ws_deflate_min_size || data.len > UINT32_MAX ||
+        (d->deflating == NULL && (d->deflating = deflater_take(bits)) == NULL))
+        return false;
+    size_t n = deflate_all(d->deflating, data, Z_SYNC_FLUSH, buf_reserve(out, data.len), data.len);
+    bool shorter = n > 4;
+    if (shorter)
+        buf_commit(out, n - 4);               /* without the 00 00 FF FF that all flushes end with */
+    if (!shorter || !d->terms.out_takeover) { /* what was not sent must not be referred to */
+        deflater_give(d->deflating, bits);
+        d->deflating = NULL;
     }
-    zlib->inflate_end(z);
-    free(z);
+    return shorter;
+}
+
+/* --- the client's window at rest -------------------------------------------------------------------------------- */
+
+static char scratch[WINDOW_MAX_BYTES], packed[WINDOW_MAX_BYTES];
+
+/* Packs the `len` bytes of scratch; returns the packed length, or `len`: it is not worth it. */
+static size_t pack_window(size_t len)
+{
+    z_stream *z = deflater_take(WS_WINDOW_BITS_MAX);
+    if (z == NULL)
+        return len;
+    size_t n = deflate_all(z, (struct str){ scratch, len }, Z_FINISH, packed, len);
+    deflater_give(z, WS_WINDOW_BITS_MAX);
+    return n > 0 && n < len - len / 8 ? n : len;
+}
+
+static void window_store(struct ws_deflate *d)
+{
+    uInt len = 0;
+    zlib->inflate_get_dictionary(d->inflating, (Bytef *)scratch, &len);
+    if (len == 0)
+        return;
+    d->window_len = len;
+    d->window_stored = (uint32_t)pack_window(len);
+    d->window = mem_alloc(d->window_stored);
+    memcpy(d->window, d->window_stored < len ? packed : scratch, d->window_stored);
+}
+
+/* Into scratch. */
+static bool window_unpack(const struct ws_deflate *d)
+{
+    z_stream *z = inflater_take(WS_WINDOW_BITS_MAX);
+    if (z == NULL)
+        return false;
+    z->next_in = (Bytef *)d->window;
+    z->avail_in = d->window_stored;
+    z->next_out = (Bytef *)scratch;
+    z->avail_out = d->window_len;
+    int result = zlib->inflate(z, Z_FINISH);
+    inflater_give(z);
+    return result == Z_STREAM_END;
+}
+
+static bool window_restore(struct ws_deflate *d, z_stream *z)
+{
+    const char *bytes = d->window;
+    if (d->window == NULL)
+        return true;
+    if (d->window_stored < d->window_len) {
+        if (!window_unpack(d))
+            return false;
+        bytes = scratch;
+    }
+    zlib->inflate_set_dictionary(z, (const Bytef *)bytes, d->window_len);
+    free(d->window);
+    d->window = NULL;
+    return true;
+}
+
+/* --- decompressing ---------------------------------------------------------------------------------------------- */
+
+/* How much more the message may expand to. */
+static size_t room_left(const struct ws_deflate *d)
+{
+    uint64_t limit = (uint64_t)d->settings->ws_max_size, ratio = (uint64_t)d->settings->ws_deflate_max_ratio;
+    uint64_t by_ratio = d->in_bytes * ratio < RATIO_FREE_BYTES ? RATIO_FREE_BYTES : d->in_bytes * ratio;
+    if (ratio > 0 && by_ratio < limit)
+        limit = by_ratio;
+    return (size_t)(limit - d->out_bytes);
+}
+
+static struct ws_error too_much(const struct ws_deflate *d)
+{
+    bool by_size = d->out_bytes + room_left(d) == (uint64_t)d->settings->ws_max_size;
+    return (struct ws_error){ WS_CODE_TOO_BIG, by_size ? "the message is longer than ws_max_size"
+                                                       : "the message expands by more than ws_deflate_max_ratio" };
+}
+
+static const struct ws_error malformed = { WS_CODE_INVALID_DATA, "a compressed message was malformed" };
+
+/* One call of inflate(). Code 0: more output waits or more input is needed. */
+static struct ws_error inflate_some(struct ws_deflate *d, struct buf *out)
+{
+    z_stream *z = d->inflating;
+    size_t room = room_left(d);
+    size_t step = room + 1 < STEP_BYTES ? room + 1 : STEP_BYTES; /* one over the limit shows that it is passed */
+    z->next_out = (Bytef *)buf_reserve(out, step);
+    z->avail_out = (uInt)step;
+    uInt before = z->avail_in;
+    int result = zlib->inflate(z, Z_SYNC_FLUSH);
+    size_t n = step - z->avail_out;
+    if (result == Z_STREAM_END || z->avail_in < before)
+        d->in_ended = result == Z_STREAM_END;
+    if (result == Z_STREAM_END) /* RFC 7692 7.2.3.4 lets others follow, which may refer to those before */
+        result = zlib->inflate_reset_keep(z);
+    if (result != Z_OK && result != Z_BUF_ERROR)
+        return malformed;
+    if (n > room)
+        return too_much(d);
+    buf_commit(out, n);
+    d->out_bytes += n;
+    return (struct ws_error){ 0 };
+}
+
+static struct ws_error inflate_all(struct ws_deflate *d, struct str part, struct buf *out)
+{
+    struct ws_error error = { 0 };
+    d->inflating->next_in = (Bytef *)part.p;
+    d->inflating->avail_in = (uInt)part.len;
+    do
+        error = inflate_some(d, out);
+    while (error.code == 0 && (d->inflating->avail_in > 0 || d->inflating->avail_out == 0));
+    return error;
+}
+
+/* The message is complete: with the bytes that senders leave out it must end where a block does. */
+static struct ws_error inflate_end(struct ws_deflate *d, struct buf *out)
+{
+    if (d->in_ended)
+        return (struct ws_error){ 0 };
+    struct ws_error error = inflate_all(d, STR("\x00\x00\xff\xff"), out);
+    bool between_blocks = d->inflating->data_type & 128;
+    return error.code == 0 && !between_blocks ? malformed : error;
+}
+
+static void drop_inflater(struct ws_deflate *d)
+{
+    if (d->inflating != NULL)
+        inflater_give(d->inflating);
+    d->inflating = NULL;
+}
+
+static bool need_inflater(struct ws_deflate *d)
+{
+    if (d->inflating != NULL)
+        return true;
+    int bits = d->terms.in_bits < WS_WINDOW_BITS_MIN ? WS_WINDOW_BITS_MIN : d->terms.in_bits;
+    z_stream *z = inflater_take(bits);
+    if (z == NULL)
+        return false;
+    d->inflating = z;
+    return window_restore(d, z);
+}
+
+struct ws_error ws_inflate(struct ws_deflate *d, struct str part, bool end, struct buf *out)
+{
+    if (!need_inflater(d))
+        return (struct ws_error){ WS_CODE_INTERNAL_ERROR, "no memory to decompress with" };
+    d->in_bytes += part.len;
+    struct ws_error error = inflate_all(d, part, out);
+    if (error.code == 0 && end)
+        error = inflate_end(d, out);
+    if (end) {
+        d->in_bytes = d->out_bytes = 0;
+        d->in_ended = false;
+    }
+    if (error.code != 0 || (end && !d->terms.in_takeover))
+        drop_inflater(d);
+    return error;
+}
+
+/* --- rest, and life --------------------------------------------------------------------------------------------- */
+
+bool ws_deflate_is_warm(const struct ws_deflate *d)
+{
+    return d->deflating != NULL || (d->inflating != NULL && d->in_bytes == 0);
+}
+
+void ws_deflate_rest(struct ws_deflate *d)
+{
+    if (d->deflating != NULL)
+        deflater_give(d->deflating, d->terms.out_bits);
+    d->deflating = NULL;
+    if (d->inflating == NULL || d->in_bytes > 0)
+        return;
+    window_store(d);
+    drop_inflater(d);
+}
+
+struct ws_deflate *ws_deflate_agree(const struct request *r, const struct settings *settings)
+{
+    struct ws_deflate_terms terms;
+    zlib = zlib_get();
+    if (zlib == NULL || !ws_deflate_offer_agree(r, settings, &terms))
+        return NULL;
+    struct ws_deflate *d = mem_zalloc(sizeof(*d));
+    d->settings = settings;
+    d->terms = terms;
+    return d;
+}
+
+void ws_deflate_put_answer(const struct ws_deflate *d, struct buf *head)
+{
+    if (d != NULL)
+        ws_deflate_terms_put(&d->terms, head);
 }
 
 void ws_deflate_free(struct ws_deflate *d)
 {
     if (d == NULL)
         return;
-    inflater_give(d->inflating);
+    if (d->deflating != NULL)
+        deflater_give(d->deflating, d->terms.out_bits);
+    drop_inflater(d);
+    free(d->window);
     free(d);
-}
-
-/* One call of inflate(). 0: more output waits or more input is needed. */
-static struct ws_error inflate_some(z_stream *z, size_t *room, struct buf *out)
-{
-    size_t step = *room + 1 < STEP_BYTES ? *room + 1 : STEP_BYTES; /* one over the limit shows that it is passed */
-    z->next_out = (Bytef *)buf_reserve(out, step);
-    z->avail_out = (uInt)step;
-    int result = zlib->inflate(z, Z_SYNC_FLUSH);
-    size_t n = step - z->avail_out;
-    if (result == Z_STREAM_END) /* a last block; RFC 7692 7.2.3.4 lets another follow */
-        result = zlib->inflate_reset(z);
-    if (result != Z_OK && result != Z_BUF_ERROR)
-        return (struct ws_error){ WS_CODE_INVALID_DATA, "a compressed message was malformed" };
-    if (n > *room)
-        return (struct ws_error){ WS_CODE_TOO_BIG, "the message is longer than ws_max_size" };
-    buf_commit(out, n);
-    *room -= n;
-    return (struct ws_error){ 0 };
-}
-
-static struct ws_error inflate_all(z_stream *z, struct str part, size_t *room, struct buf *out)
-{
-    struct ws_error error = { 0 };
-    z->next_in = (Bytef *)part.p;
-    z->avail_in = (uInt)part.len;
-    do
-        error = inflate_some(z, room, out);
-    while (error.code == 0 && (z->avail_in > 0 || z->avail_out == 0));
-    return error;
-}
-
-struct ws_error ws_inflate(struct ws_deflate *d, struct str part, bool end, size_t room, struct buf *out)
-{
-    if (d->inflating == NULL && (d->inflating = inflater_take()) == NULL)
-        return (struct ws_error){ WS_CODE_INTERNAL_ERROR, "no memory to decompress with" };
-    struct ws_error error = inflate_all(d->inflating, part, &room, out);
-    if (error.code == 0 && end)
-        error = inflate_all(d->inflating, STR("\x00\x00\xff\xff"), &room, out);
-    if (error.code != 0 || end) {
-        inflater_give(d->inflating);
-        d->inflating = NULL;
-    }
-    return error;
 }

@@ -1,6 +1,16 @@
-/* ws_deflate: permessage-deflate (RFC 7692). Both sides begin each message with an empty window (no context takeover), so that no
- * state outlives a message: compressing uses one shared stream per window size, decompressing one from a pool while a message
- * is incomplete. An idle connection costs this struct. */
+/* ws_deflate: permessage-deflate (RFC 7692) of one connection: compressing and decompressing messages by the terms that
+ * ws_deflate_offer.h has agreed on.
+ *
+ * zlib's streams are large (7 to 300 KiB), so a connection has one only while it needs one, and they come from pools that all
+ * connections share:
+ *
+ *                       compressing                             decompressing
+ *     no takeover       for the length of the call              while a message is incomplete
+ *     takeover          from the first message until rest       from the first message until rest; then the client's window
+ *                       (whoever compresses may always          stays, compressed: the client may refer to it at any time
+ *                       begin anew)
+ *
+ * An idle connection costs this struct, and that window. */
 #pragma once
 
 #include <stdbool.h>
@@ -10,18 +20,24 @@
 #include "server/base/str.h"
 #include "server/http/ws_frame.h"
 
-#define WS_DEFLATE_LEAST 128 /* shorter messages go as they are: there is nothing to gain */
+#define WS_DEFLATE_REST_MS 2000 /* without messages: streams are given back */
 
 struct request;
+struct settings;
 struct ws_deflate;
 
-/* The first of the client's offers that can be agreed to; NULL: none. */
-struct ws_deflate *ws_deflate_agree(const struct request *request);
+/* NULL: nothing was offered that can be agreed to, or there is no zlib. */
+struct ws_deflate *ws_deflate_agree(const struct request *request, const struct settings *settings);
 void ws_deflate_free(struct ws_deflate *deflate);
 /* The field that says what was agreed on; nothing for NULL. */
 void ws_deflate_put_answer(const struct ws_deflate *deflate, struct buf *head);
 
 /* Appends a whole message, compressed, to `out`. False: that would not make it shorter. */
 bool ws_deflate(struct ws_deflate *deflate, struct str data, struct buf *out);
-/* Appends what the next part of a message expands to, at most `room` bytes; `end`: it is the last. */
-struct ws_error ws_inflate(struct ws_deflate *deflate, struct str part, bool end, size_t room, struct buf *out);
+/* Appends what the next part of a message expands to; `end`: it is the last. Bounded by ws_max_size and
+ * ws_deflate_max_ratio. */
+struct ws_error ws_inflate(struct ws_deflate *deflate, struct str part, bool end, struct buf *out);
+
+/* Streams are held between messages: ws_deflate_rest() gives them back. */
+bool ws_deflate_is_warm(const struct ws_deflate *deflate);
+void ws_deflate_rest(struct ws_deflate *deflate);

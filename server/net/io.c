@@ -524,6 +524,12 @@ static void io_settle(struct loop_task *task)
     io_tell_eof(io);
 }
 
+bool io_is_gone(const struct io *io)
+{
+    struct pollfd looked = { .fd = io->fd };
+    return io_settled(io) || (poll(&looked, 1, 0) > 0 && (looked.revents & (POLLHUP | POLLERR)));
+}
+
 int io_wait(struct io *io, short events, int timeout_ms)
 {
     if (io_settled(io))

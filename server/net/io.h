@@ -87,6 +87,9 @@ static inline bool io_closed(const struct io *io)
     return io->fd < 0;
 }
 
+/* The peer has closed both ways, or reset: seen without reading, so while paused too. One system call. */
+bool io_is_gone(const struct io *io);
+
 /* Half-close once everything queued is sent: shutdown(SHUT_WR). Follow with lingering reads. */
 void io_shutdown(struct io *io);
 

@@ -141,6 +141,11 @@ async def websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await send(accept)
         await go.wait()
         await echo(receive, send, note)
+    elif path == "/busy":  # receives nothing but when another request says so
+        await send(accept)
+        await go.wait()
+        note.append(await receive())
+        note.append(await receive())
     elif path == "/flood":
         await send(accept)
         sent = 0
