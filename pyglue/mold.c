@@ -425,11 +425,13 @@ static struct inherit *inherit_new(struct mold *m)
     struct channel_spawn spawn;
     memcpy(&spawn, m->message->data, sizeof(spawn));
     inherit->channel = m->message->fds[0];
-    inherit->listener_count = m->message->fd_count - 1;
+    inherit->bell = m->message->fds[1];
+    inherit->listener_count = m->message->fd_count - 2;
     inherit->listeners = mem_alloc(sizeof(int) * (size_t)(inherit->listener_count + 1));
-    memcpy(inherit->listeners, m->message->fds + 1, sizeof(int) * (size_t)inherit->listener_count);
+    memcpy(inherit->listeners, m->message->fds + 2, sizeof(int) * (size_t)inherit->listener_count);
     inherit->slot = &m->scoreboard->slots[spawn.slot];
     inherit->inflight = &m->scoreboard->inflight[spawn.slot];
+    inherit->scoreboard = m->scoreboard;
     inherit->slot_index = spawn.slot;
     inherit->generation = spawn.generation;
     inherit->age = spawn.age;
@@ -488,7 +490,7 @@ static int fork_worker(struct mold *m, struct inherit *inherit)
 static void spawn(struct mold *m)
 {
     struct channel_spawn *spawn = (struct channel_spawn *)m->message->data;
-    if (m->message->len < sizeof(*spawn) || m->message->fd_count < 1 || spawn->slot >= m->scoreboard->slot_count) {
+    if (m->message->len < sizeof(*spawn) || m->message->fd_count < 2 || spawn->slot >= m->scoreboard->slot_count) {
         log_error("The master sent a malformed message: no worker was made");
         return;
     }

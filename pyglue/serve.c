@@ -73,10 +73,17 @@ static void await_quiet(struct serving *s, uint64_t requests)
     coarse_timer_arm(s->runtime->loop, &s->quiet, QUIET_MS);
 }
 
+static void publish_load(const struct serving *s)
+{
+    const struct tally *tally = http_server_tally(s->http);
+    worker_load(s->worker, tally_get(&tally->conns) + tally_get(&tally->in_flight));
+}
+
 static void before_wait(void *arg)
 {
     struct serving *s = arg;
     await_quiet(s, requests_served(s));
+    publish_load(s);
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -91,6 +98,7 @@ static void on_accept(void *arg, int listener, int fd, const struct sockaddr *pe
 {
     struct serving *s = arg;
     http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
+    publish_load(s);
     if (!http_server_has_room(s->http))
         set_accepting(s, false);
 }

@@ -7,7 +7,7 @@
 #define EV_MULTIPLICITY 1
 #define EV_COMPAT3 0
 #define EV_MINPRI 0
-#define EV_MAXPRI 0
+#define EV_MAXPRI 1
 #define EV_VERIFY 0
 #define EV_USE_MONOTONIC 1
 #define EV_USE_EPOLL 1
@@ -35,8 +35,9 @@
 
 #include <ev.h>
 
-/* There is one priority; and the project is compiled without strict aliasing, which libev's own memmove stands for. */
+/* All have priority 0 but what accepts (loop_line_up). And the project is compiled without strict aliasing, which libev's own
+ * memmove stands for. */
 #undef ev_set_priority
-#define ev_set_priority(ev, pri) ((void)0)
+#define ev_set_priority(ev, pri) ((void)((ev)->priority = (pri)))
 #undef ev_set_cb
 #define ev_set_cb(ev, cb_) ((void)(ev_cb_(ev) = (cb_)))

@@ -5,17 +5,18 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "server/base/log.h"
 
 static void listener_update(struct listener *listener)
 {
-    if (listener->started && !listener->paused && !listener->starved)
-        ev_io_start(loop_ev(listener->loop), &listener->acceptable);
-    else
-        ev_io_stop(loop_ev(listener->loop), &listener->acceptable);
+    bool wanted = listener->started && !listener->paused && !listener->aside && !listener->starved;
+    if (wanted == listener_in_line(listener))
+        return;
+    (wanted ? loop_line_up : loop_step_out)(listener->loop, &listener->acceptable);
+    if (listener->on_line)
+        listener->on_line(listener, wanted);
 }
 
 static void on_retry(struct coarse_timer *timer)
@@ -53,22 +54,28 @@ static bool listener_failed(struct listener *listener, int error)
     }
 }
 
+/* False: there is no more to be had. */
+static bool accept_next(struct listener *listener)
+{
+    struct sockaddr_storage peer;
+    socklen_t len = sizeof(peer);
+    int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd < 0)
+        return listener_failed(listener, errno);
+    listener->starved_logged = false;
+    listener->on_accept(listener, fd, (struct sockaddr *)&peer, len);
+    return true;
+}
+
 static void on_acceptable(struct ev_loop *ev, struct ev_io *watcher, int revents)
 {
     (void)ev, (void)revents;
     struct listener *listener = LIST_ENTRY(watcher, struct listener, acceptable);
-    for (int i = 0; i < LISTENER_BATCH && !listener->paused; i++) {
-        struct sockaddr_storage peer;
-        socklen_t len = sizeof(peer);
-        int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0) {
-            if (listener_failed(listener, errno))
-                continue;
-            return;
-        }
-        listener->starved_logged = false;
-        listener->on_accept(listener, fd, (struct sockaddr *)&peer, len);
+    int share = listener->share ? listener->share(listener) : LISTENER_BATCH;
+    for (int i = 0; i < share && !listener->paused && accept_next(listener); i++) {
     }
+    if (share == 1 && listener_in_line(listener))
+        loop_line_up(listener->loop, &listener->acceptable);
 }
 
 void listener_init(struct listener *listener, struct loop *loop, int fd)
@@ -100,21 +107,42 @@ void listener_resume(struct listener *listener)
     listener_update(listener);
 }
 
+void listener_set_aside(struct listener *listener, bool aside)
+{
+    listener->aside = aside;
+    listener_update(listener);
+}
+
+bool listener_in_line(const struct listener *listener)
+{
+    return ev_is_active(&listener->acceptable);
+}
+
+void listener_accept_one(struct listener *listener)
+{
+    if (listener->started && !listener->paused && !listener->starved)
+        accept_next(listener);
+}
+
+void listener_look_again(struct listener *listener)
+{
+    if (listener_in_line(listener))
+        loop_line_up(listener->loop, &listener->acceptable);
+}
+
 void listener_done(struct listener *listener)
 {
     listener->started = false;
     listener->paused = true;
-    ev_io_stop(loop_ev(listener->loop), &listener->acceptable);
+    listener_update(listener);
     coarse_timer_done(listener->loop, &listener->retry);
 }
 
-/* Siblings hold the same socket: closing alone would leave it in the poller. */
 void listener_close(struct listener *listener)
 {
     if (listener->fd < 0)
         return;
     listener_done(listener);
-    epoll_ctl(loop_poll_fd(listener->loop), EPOLL_CTL_DEL, listener->fd, NULL);
     close(listener->fd);
     listener->fd = -1;
 }

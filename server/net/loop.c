@@ -276,6 +276,33 @@ char *loop_wait_buffer(struct loop *loop)
     return loop->wait_buffer;
 }
 
+void loop_line_up(struct loop *loop, struct ev_io *watcher)
+{
+    struct ev_loop *ev = loop->ev;
+    int fd = watcher->fd;
+    if (!ev_is_active(watcher)) {
+        ev_set_priority(watcher, EV_MAXPRI);
+        ev_io_start(ev, watcher);
+        fd_reify(ev); /* libev registers it now, and not again: what follows stays */
+    }
+    struct epoll_event event = { .events = EPOLLIN | EPOLLEXCLUSIVE };
+    event.data.u64 = (uint64_t)(uint32_t)fd | (uint64_t)(uint32_t)ev->anfds[fd].egen << 32;
+    epoll_ctl(ev->backend_fd, EPOLL_CTL_DEL, fd, NULL);
+    if (epoll_ctl(ev->backend_fd, EPOLL_CTL_ADD, fd, &event) == 0)
+        return;
+    event.events = EPOLLIN; /* all are woken, then */
+    epoll_ctl(ev->backend_fd, EPOLL_CTL_ADD, fd, &event);
+}
+
+/* libev leaves a descriptor in the poller when it is stopped: there it would be woken instead of a sibling. */
+void loop_step_out(struct loop *loop, struct ev_io *watcher)
+{
+    if (!ev_is_active(watcher))
+        return;
+    ev_io_stop(loop->ev, watcher);
+    epoll_ctl(loop->ev->backend_fd, EPOLL_CTL_DEL, watcher->fd, NULL);
+}
+
 void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire)(void *), void *arg)
 {
     loop->release = release;

@@ -42,6 +42,14 @@ char *loop_wait_buffer(struct loop *loop);
 struct buf loop_take_buffer(struct loop *loop);
 void loop_give_buffer(struct loop *loop, struct buf *buffer);
 
+/* Starts an initialised watcher of a descriptor that sibling processes wait for too. The kernel wakes one of those that
+ * wait, the first in line; called again, this one goes to the end of the line. In its turn it is called before all others:
+ * nothing that takes long comes between being woken and accepting. Whoever steps out of the line without having looked
+ * may have been woken for nothing: it is for him to wake another. */
+struct ev_io;
+void loop_line_up(struct loop *loop, struct ev_io *watcher);
+void loop_step_out(struct loop *loop, struct ev_io *watcher);
+
 /* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
 

@@ -26,6 +26,22 @@ void watch_stop(struct watch *watch)
         ev_io_stop(loop_ev(watch->loop), &watch->io);
 }
 
+void watch_line_up(struct watch *watch, struct loop *loop, int fd, void (*on_readable)(struct watch *))
+{
+    if (!ev_is_active(&watch->io)) {
+        watch->loop = loop;
+        watch->on_readable = on_readable;
+        ev_io_init(&watch->io, on_io, fd, EV_READ);
+    }
+    loop_line_up(loop, &watch->io);
+}
+
+void watch_step_out(struct watch *watch)
+{
+    if (watch->loop)
+        loop_step_out(watch->loop, &watch->io);
+}
+
 static void on_timer(struct ev_loop *ev, struct ev_timer *timer, int events)
 {
     (void)ev, (void)events;

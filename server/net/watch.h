@@ -19,6 +19,11 @@ void watch_start(struct watch *watch, struct loop *loop, int fd, void (*on_reada
 /* Idempotent; also on a zeroed watch. Before the descriptor is closed. */
 void watch_stop(struct watch *watch);
 
+/* The same for a descriptor that sibling processes wait for too: loop_line_up(). Again: to the end of the line. */
+void watch_line_up(struct watch *watch, struct loop *loop, int fd, void (*on_readable)(struct watch *));
+/* Idempotent; also on a zeroed watch. */
+void watch_step_out(struct watch *watch);
+
 struct alarm {
     struct ev_timer timer;
     struct loop *loop;

@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 3
+#define CHANNEL_VERSION 4
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 64
 
@@ -29,7 +29,7 @@ enum channel_type {
                            mold -> master: text of the config file's */
     CHANNEL_CONFIGURED, /* master -> mold: text of all settings that are not defaults */
     CHANNEL_LOADED,     /* mold -> master: struct channel_loaded: ready to fork */
-    CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, then the listeners */
+    CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, the bell, the listeners */
     CHANNEL_READY,      /* worker -> master: booted, accepts connections */
     CHANNEL_FAILED,     /* mold, worker -> master: struct channel_failed, then the process exits with that code */
     CHANNEL_LEAVING, /* worker -> master: struct channel_leaving: wants to be replaced (max_requests); serves on until

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+struct scoreboard;
 struct settings;
 struct slot;
 struct inflight_table;
@@ -13,6 +14,8 @@ struct inherit {
     int listener_count;
     struct slot *slot;               /* this worker's place in the scoreboard … */
     struct inflight_table *inflight; /* … and where it lists its requests */
+    struct scoreboard *scoreboard;
+    int bell;                        /* all workers': balance.h */
     uint32_t slot_index, generation, age;
     const struct settings *settings;
 };

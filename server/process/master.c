@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -369,7 +370,9 @@ static int master_init(struct master *master)
     master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     master->signals = signals_open();
     master->board = scoreboard_new(&master->board_fd);
-    if (master->start_folder >= 0 && master->signals >= 0 && master->board && prctl(PR_SET_CHILD_SUBREAPER, 1) == 0)
+    master->bell = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
+    if (master->start_folder >= 0 && master->signals >= 0 && master->board && master->bell >= 0 &&
+        prctl(PR_SET_CHILD_SUBREAPER, 1) == 0)
         return 0;
     log_error("Cannot start: %s", strerror(errno));
     return -1;

@@ -42,6 +42,7 @@ struct master {
     char *python, *jemalloc;      /* jemalloc: NULL if there is none, or it is not wanted */
     struct scoreboard *board;
     int board_fd, start_folder, signals;
+    int bell; /* by which workers wake each other for newcomers: balance.h */
     struct listeners listeners;
     struct control *control; /* NULL: none */
     struct notify *notify;

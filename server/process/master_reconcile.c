@@ -112,18 +112,28 @@ static int free_slot(const struct master *master)
     return -1;
 }
 
+/* Slots beyond the last one that is used need not be looked at. */
+static void tell_loads_end(const struct master *master)
+{
+    uint32_t end = SCOREBOARD_SLOTS;
+    while (end > 0 && !master->slot_used[end - 1])
+        end--;
+    atomic_store(&master->board->loads_end, end);
+}
+
 void master_drop_worker(struct master *master, struct worker_handle *worker)
 {
     master->slot_used[worker->slot_index] = false;
     worker_handle_free(worker);
+    tell_loads_end(master);
 }
 
 static int send_spawn(const struct master *master, const struct generation *generation,
                       const struct worker_handle *worker, int child_channel)
 {
     struct channel_spawn spawn = { worker->slot_index, worker->generation, worker->age };
-    int fds[1 + LISTENERS_MAX] = { child_channel };
-    int count = 1 + listeners_of(&master->listeners, &generation->settings.bind, fds + 1);
+    int fds[2 + LISTENERS_MAX] = { child_channel, master->bell };
+    int count = 2 + listeners_of(&master->listeners, &generation->settings.bind, fds + 2);
     return channel_send(generation->mold->channel, CHANNEL_SPAWN, &spawn, sizeof(spawn), fds, count);
 }
 
@@ -148,6 +158,7 @@ static bool spawn(struct master *master, struct generation *generation)
         return false;
     }
     master->slot_used[slot] = true;
+    tell_loads_end(master);
     list_append(&master->workers, &worker->node);
     master_look_at(master, worker->due_ms);
     return true;

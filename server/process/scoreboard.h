@@ -9,7 +9,7 @@
 #include "server/base/inflight.h"
 #include "server/base/tally.h"
 
-#define SCOREBOARD_VERSION 3
+#define SCOREBOARD_VERSION 4
 #define SCOREBOARD_SLOTS 2048 /* workers of all generations at once; untouched pages cost nothing */
 
 enum slot_state { SLOT_FREE, SLOT_BOOTING, SLOT_READY, SLOT_DRAINING };
@@ -27,6 +27,10 @@ struct slot {
 
 struct scoreboard {
     uint32_t version, slot_count;
+    /* By slot, 1 + connections + requests in flight of a worker that takes newcomers, else 0 (balance.h). Close together:
+     * they are looked at for each newcomer, and change seldom. */
+    _Atomic uint32_t loads_end; /* there are none from here on; the master's */
+    _Alignas(64) _Atomic uint32_t loads[SCOREBOARD_SLOTS];
     struct slot slots[SCOREBOARD_SLOTS];
     struct inflight_table inflight[SCOREBOARD_SLOTS]; /* of the slot with the same number */
 };

@@ -24,6 +24,7 @@
 #include "server/net/listener.h"
 #include "server/net/loop.h"
 #include "server/net/watch.h"
+#include "server/process/balance.h"
 #include "server/process/channel.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
@@ -44,6 +45,7 @@ struct worker {
     struct alarm quiet, graceful;
     uint64_t ending_until_ms;
     struct listener *listeners;
+    struct balance balance;
     struct channel_message *message;
     bool leaving_told;
 };
@@ -118,6 +120,8 @@ static void close_in_child(void)
     close(signal_fd);
     const struct inherit *inherit = forking_worker->inherit;
     close(inherit->channel);
+    if (inherit->scoreboard)
+        close(inherit->bell);
     for (int i = 0; i < inherit->listener_count; i++)
         close(inherit->listeners[i]);
     forking_worker = NULL;
@@ -190,6 +194,7 @@ static void worker_drain(struct worker *worker, bool last)
         return;
     worker->state = WORKER_ENDING;
     atomic_store(&worker->inherit->slot->state, SLOT_DRAINING);
+    balance_count(&worker->balance, false);
     show_state(worker->inherit, "draining");
     if (!last)
         stop_accepting(worker);
@@ -308,6 +313,8 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
         worker->listeners[i].on_accept = on_listener;
         worker->listeners[i].arg = worker;
     }
+    balance_init(&worker->balance, loop, inherit->scoreboard, inherit->slot_index, inherit->bell);
+    balance_listeners(&worker->balance, worker->listeners, inherit->listener_count);
     watch_start(&worker->channel, loop, inherit->channel, on_channel);
     struct slot *slot = inherit->slot;
     loop_publish_turn(loop, &slot->turn_began_ns, &slot->last_turn_ns, &slot->longest_turn_ns);
@@ -327,6 +334,7 @@ void worker_ready(struct worker *worker)
     signals_owner = getpid();
     handle_signals(ending, COUNT(ending), on_signal);
     handle_signals(reopening, COUNT(reopening), on_signal);
+    balance_count(&worker->balance, true);
     for (int i = 0; i < worker->inherit->listener_count; i++)
         listener_start(&worker->listeners[i]);
     atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
@@ -340,6 +348,11 @@ void worker_failed(const struct inherit *inherit, int exit_code, const char *mes
     struct channel_failed failed = { .exit_code = exit_code, .slot = inherit->slot_index };
     strncpy(failed.message, message, sizeof(failed.message) - 1);
     channel_send(inherit->channel, CHANNEL_FAILED, &failed, sizeof(failed), NULL, 0);
+}
+
+void worker_load(struct worker *worker, uint32_t load)
+{
+    balance_load(&worker->balance, load);
 }
 
 void worker_accept(struct worker *worker, bool enabled)
@@ -380,6 +393,7 @@ void worker_free(struct worker *worker)
     if (!worker)
         return;
     stop_accepting(worker);
+    balance_done(&worker->balance);
     watch_stop(&worker->channel);
     watch_stop(&worker->signals);
     alarm_clear(&worker->quiet);

@@ -43,6 +43,8 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
 void worker_ready(struct worker *worker);
 /* Boot failed: tells the master; exit with `exit_code` afterwards. */
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message);
+/* Connections and requests in flight: what newcomers are shared by. */
+void worker_load(struct worker *worker, uint32_t load);
 /* Pause and go on accepting (no room for more connections). */
 void worker_accept(struct worker *worker, bool enabled);
 /* Asks the master for a replacement, once; serving goes on until the master says STOP. */

@@ -71,6 +71,7 @@ struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_
     worker->channel = channel[0];
     worker->slot = &board->slots[slot_index];
     worker->inflight = &board->inflight[slot_index];
+    worker->load = &board->loads[slot_index];
     worker->slot_index = slot_index;
     worker->generation = worker->slot->generation = generation;
     worker->age = worker->slot->age = age;
@@ -95,6 +96,7 @@ void worker_handle_free(struct worker_handle *worker)
     worker_handle_close_channel(worker);
     slot_clear(worker->slot);
     inflight_clear(worker->inflight);
+    atomic_store(worker->load, 0);
     free(worker);
 }
 

@@ -34,6 +34,7 @@ struct worker_handle {
     int channel;                                                   /* -1 after EOF */
     struct slot *slot;
     struct inflight_table *inflight;                               /* the requests that it has */
+    _Atomic uint32_t *load;                                        /* in the scoreboard */
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
     int64_t lifetime_ms;                                           /* with its jitter; 0: no limit */

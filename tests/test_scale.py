@@ -1,0 +1,156 @@
+"""How many workers there are, and how they share what comes: newcomers, idleness."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from support.server import Server, command, wait_until
+
+# Answers with the worker's pid. /block keeps the whole worker until the file `go` is there; /sleep lets it turn.
+APP = """
+import asyncio, os, pathlib, time
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    while scope["path"] == "/block" and not pathlib.Path("go").exists():
+        time.sleep(0.01)
+    body = str(os.getpid()).encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "a.py").write_text(APP)
+    return tmp_path
+
+
+def serve(folder: Path, *args: str, **more) -> Server:
+    return Server("a:app", "--preload", "--control-socket", str(folder / "ctl"), *args, cwd=folder, **more)
+
+
+def status(folder: Path) -> dict:
+    ctl = [command()[0], "ctl", "--socket", str(folder / "ctl"), "status", "--json"]
+    return json.loads(subprocess.run(ctl, capture_output=True, check=True, timeout=60).stdout)
+
+
+def connections(folder: Path) -> dict[int, int]:
+    return {worker["pid"]: worker["connections"] for worker in status(folder)["workers"] if worker["state"] == "ready"}
+
+
+def ask(client: socket.socket, path: str = "/") -> int:
+    """The pid of the worker that answered."""
+    client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+    return int(client.recv(4096).partition(b"\r\n\r\n")[2])
+
+
+class Clients:
+    """Kept connections, by the worker that has them."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.open: list[tuple[int, socket.socket]] = []
+
+    def add(self, count: int, pace_s: float = 0.0) -> None:
+        for _ in range(count):
+            client = self.server.connect()
+            self.open.append((ask(client), client))
+            time.sleep(pace_s)
+
+    def counts(self) -> Counter[int]:
+        return Counter(pid for pid, _ in self.open)
+
+    def close_those_of(self, pid: int) -> None:
+        for owner, client in self.open:
+            if owner == pid:
+                client.close()
+        self.open = [(owner, client) for owner, client in self.open if owner != pid]
+
+    def __enter__(self) -> Clients:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for _, client in self.open:
+            client.close()
+
+
+def spread(counts: Counter[int]) -> float:
+    return max(counts.values()) / min(counts.values())
+
+
+# --- newcomers
+
+
+def test_long_lived_connections_are_spread_evenly(folder):
+    with serve(folder, "--workers", "4") as server, Clients(server) as clients:
+        clients.add(400, pace_s=0.001)
+        assert len(clients.counts()) == 4
+        assert spread(clients.counts()) <= 1.1
+
+
+def test_who_has_few_connections_gets_the_next_ones(folder):
+    with serve(folder, "--workers", "3") as server, Clients(server) as clients:
+        clients.add(90)
+        (poor, _) = clients.open[0]
+        clients.close_those_of(poor)
+        wait_until(lambda: connections(folder)[poor] == 0)
+        clients.add(60, pace_s=0.001)
+        assert clients.counts()[poor] >= 30
+        assert spread(clients.counts()) <= 1.5
+
+
+def test_a_new_worker_gets_the_next_connections(folder):
+    with serve(folder, "--workers", "1") as server, Clients(server) as clients:
+        clients.add(40)
+        (old,) = clients.counts()
+        subprocess.run([command()[0], "ctl", "--socket", str(folder / "ctl"), "scale", "+1"], check=True)
+        wait_until(lambda: len(connections(folder)) == 2)
+        clients.add(40, pace_s=0.001)
+        assert clients.counts()[old] <= 50
+
+
+def test_a_blocked_worker_delays_no_newcomer(folder):
+    """It is blocked until all have been answered: one that waited for it would wait in vain."""
+    with serve(folder, "--workers", "3", "--timeout", "120") as server, Clients(server) as clients:
+        clients.add(60)
+        blocked, client = clients.open[0]
+        clients.close_those_of(blocked)  # so that by its load the next ones would be for it
+        wait_until(lambda: connections(folder)[blocked] == 0)
+        while True:
+            client = server.connect()
+            if ask(client) == blocked:
+                break
+            client.close()
+        client.sendall(b"GET /block HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: any(w["turn_s"] > 0.01 for w in status(folder)["workers"] if w["pid"] == blocked))
+        clients.add(60)
+        assert clients.counts()[blocked] == 0
+        (folder / "go").touch()
+        assert client.recv(4096).endswith(str(blocked).encode())
+        client.close()
+
+
+def test_what_a_full_worker_cannot_take_others_do(folder):
+    with serve(folder, "--workers", "2", "--worker-connections", "10") as server, Clients(server) as clients:
+        clients.add(20)
+        assert sorted(clients.counts().values()) == [10, 10]
+        with server.connect() as waiting:
+            waiting.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            waiting.settimeout(0.2)
+            with contextlib.suppress(TimeoutError):
+                raise AssertionError(f"{waiting.recv(4096)!r}: there was no room")
+            (somebody, _) = clients.open[7]
+            clients.open.pop(7)[1].close()
+            waiting.settimeout(30)
+            assert int(waiting.recv(4096).partition(b"\r\n\r\n")[2]) == somebody
