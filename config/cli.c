@@ -82,9 +82,18 @@ static void apply_flag(struct parser *parser, const struct option *option, const
     }
 }
 
+/* --proxy-protocol, which may do without a value: the next word is it only if it is one of those allowed. */
+static const char *take_optional_value(struct parser *parser, const struct option *option)
+{
+    int64_t number;
+    const char *next = parser->next < parser->count ? parser->words[parser->next] : NULL;
+    return next && setting_row_parse(option->row, next, &number) ? take_value(parser) : "true";
+}
+
 static void apply_value(struct parser *parser, const struct option *option, const char *value)
 {
-    value = value ? value : take_value(parser);
+    if (!value)
+        value = option->may_be_bare ? take_optional_value(parser, option) : take_value(parser);
     if (value) {
         set(parser, option->row->name, value, option->name);
         return;

@@ -51,7 +51,9 @@ static void add_setting(struct option_list *list, struct str name, const struct 
 {
     bool takes_value = row->kind != SETTING_BOOL || is_valued(name);
     struct option *option = add(list, name, takes_value ? OPTION_VALUE : OPTION_FLAG);
+    int64_t on;
     option->takes_value = takes_value;
+    option->may_be_bare = row->kind == SETTING_CHOICE && setting_row_parse(row, "true", &on);
     option->row = row;
     option->fixed = takes_value ? NULL : fixed;
 }

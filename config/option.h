@@ -20,7 +20,7 @@ enum option_role {
 struct option {
     char name[64]; /* "--workers", "-w" */
     enum option_role role;
-    bool takes_value;
+    bool takes_value, may_be_bare; /* may_be_bare: without its value it is as if that were "true" */
     const struct setting_row *row;
     const char *fixed;
 };

@@ -146,10 +146,20 @@ static bool parse_seconds(struct str s, int64_t *number)
            !__builtin_add_overflow(*number, (millionths * unit + 999999) / 1000000, number);
 }
 
+/* What can be off may be said like a BOOL: true leaves the choice to the server. */
+static struct str switch_word(const struct setting_row *row, struct str s)
+{
+    int64_t on;
+    if (strncmp(row->choices, "off|", 4) != 0 || !parse_bool(s, &on))
+        return s;
+    return on ? STR("auto") : STR("off");
+}
+
 static bool parse_choice(const struct setting_row *row, struct str s, int64_t *number)
 {
     const char *choices = row->choices;
     struct str choice;
+    s = switch_word(row, s);
     for (*number = 0; setting_row_word(&choices, '|', &choice); ++*number)
         if (str_ieq(choice, s))
             return true;

@@ -442,18 +442,19 @@ static bool check_environment(const struct settings *settings, struct buf *error
     return good;
 }
 
-static bool check_trusted(const struct settings *settings, struct buf *errors)
+static bool check_trusted(const struct settings *settings, const char *name, const struct str_list *items,
+                          struct buf *errors)
 {
     struct address_set set;
     char *bad = NULL;
-    bool good = address_set_init(&set, &settings->forwarded_allow_ips, &bad);
+    bool good = address_set_init(&set, items, &bad);
     address_set_done(&set);
     if (!good) {
-        buf_append_str(errors, STR("forwarded_allow_ips = "));
+        buf_printf(errors, "%s = ", name);
         append_quoted(errors, bad);
         buf_printf(errors, " (from %s): must be an address, a network such as 10.0.0.0/8 without bits beyond its prefix, or "
                            "*\n",
-                   settings_origin(settings, "forwarded_allow_ips"));
+                   settings_origin(settings, name));
     }
     free(bad);
     return good;
@@ -462,7 +463,8 @@ static bool check_trusted(const struct settings *settings, struct buf *errors)
 bool settings_validate(struct settings *settings, struct buf *errors)
 {
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
-    good &= check_trusted(settings, errors);
+    good &= check_trusted(settings, "forwarded_allow_ips", &settings->forwarded_allow_ips, errors);
+    good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
     good &= check_umask(settings, errors);
     good &= check_environment(settings, errors);
     return worker_class_check(settings, errors) && good;

@@ -1,11 +1,13 @@
-"""examples/deploy: nginx takes its configuration, and what passes through it arrives whole and as it is produced."""
+"""examples/deploy: nginx and HAProxy take their configurations, and what passes through it arrives whole and as it is produced."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,6 +83,59 @@ def test_behind_nginx(name: str) -> None:
             wait_until(lambda: drive("httpx", front, [Request("GET", "/feed/readers")])[0].json() == {"readers": 0})
             errors = server.folder / "error.log"
             assert "upstream" not in errors.read_text(), errors.read_text()
+
+
+@contextlib.contextmanager
+def haproxy(server: Server, folder: Path, *changes: tuple[str, str]) -> Iterator[str]:
+    """The example's file as it is, but for the two addresses and `changes`; yields the address of its socket."""
+    text = (EXAMPLES / "deploy/haproxy.cfg").read_text()
+    ours = [("unix@/run/licorne/licorne.sock", f"unix@{server.address}"), ("bind :80", f"bind unix@{folder}/front.sock")]
+    for theirs, own in [*ours, *changes]:
+        assert theirs in text
+        text = text.replace(theirs, own)
+    (folder / "haproxy.cfg").write_text(text)
+    binary = shutil.which("haproxy") or "/usr/sbin/haproxy"
+    with running([binary, "-db", "-f", str(folder / "haproxy.cfg")], signal.SIGTERM, folder / "output") as process:
+        front = folder / "front.sock"
+        wait_until(lambda: front.exists() or process.poll() is not None, "haproxy")
+        assert process.poll() is None, (folder / "output").read_text()
+        yield str(front)
+
+
+WHO = """
+import json
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    said = json.dumps([scope["client"], scope["scheme"]]).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+    await send({"type": "http.response.body", "body": said})
+"""
+
+# HAProxy says what this header of the test's client says: the address of a unix socket's peer would be none.
+SOURCE = ("default_backend licorne", "http-request set-src req.hdr(Client)\n    default_backend licorne")
+
+
+@pytest.mark.parametrize("way", ["headers", "proxy v1", "proxy v2"])
+def test_behind_haproxy(tmp_path: Path, way: str) -> None:
+    (tmp_path / "web.py").write_text(WHO)
+    options = [] if way == "headers" else ["--proxy-protocol"]
+    line = {"headers": "", "proxy v1": " send-proxy", "proxy v2": " send-proxy-v2"}[way]
+    with Server("web:app", *options, cwd=tmp_path, bind="unix") as server:
+        changes = [SOURCE, (server.address, server.address + line)]
+        with haproxy(server, server.folder, *changes) as front:
+            for client in ("192.0.2.7", "2001:db8::7"):
+                with socket.socket(socket.AF_UNIX) as connection:
+                    connection.settimeout(30)
+                    connection.connect(front)
+                    forged = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n"
+                    connection.sendall(
+                        f"GET / HTTP/1.1\r\nHost: x\r\nClient: {client}\r\n{forged}Connection: close\r\n\r\n".encode()
+                    )
+                    reply = connection.makefile("rb").read()
+                assert reply.startswith(b"HTTP/1.1 200"), reply
+                assert json.loads(reply.partition(b"\r\n\r\n")[2])[0][0] == client
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

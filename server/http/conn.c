@@ -14,8 +14,10 @@
 #include "server/http/endpoint.h"
 #include "server/http/response.h"
 #include "server/http/websocket_conn.h"
+#include "server/net/proxy_protocol.h"
 
 static void conn_enter(struct conn *c, enum conn_state state);
+static void proxy_over(struct conn *c);
 
 static const char *const reason_texts[] = {
 #define CLOSE(name, is_error, text) text,
@@ -76,6 +78,7 @@ void conn_close(struct conn *c, enum close_reason reason)
     drop_request(c);
     if (c->websocket)
         websocket_gone(c->websocket);
+    proxy_over(c);
     if (c->free_cache && c->cache)
         c->free_cache(c->cache);
     c->free_cache = NULL;
@@ -209,6 +212,70 @@ static void idle_timeout(struct conn *c)
         coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)settings_of(c)->keepalive_ms);
     else if (writing_timed_out(c))
         cut_off(c);
+}
+
+/* --- PROXY: whose connection is it? --------------------------------------------------------------------------------------- */
+
+static void proxy_over(struct conn *c)
+{
+    free(c->proxy);
+    c->proxy = NULL;
+}
+
+static void refuse_proxy(struct conn *c, int status, const char *reason)
+{
+    log_debug("Connection refused with %d: %s", status, reason);
+    proxy_over(c);
+    begin_request(c);
+    http1_abandon(&c->http1);
+    refuse(c, status, CLOSE_REQUEST_REFUSED);
+}
+
+/* The peer is from now on who the proxy says it is. */
+static void proxy_done(struct conn *c)
+{
+    if (!address_set_has(&c->server->proxies, (const struct sockaddr *)&c->peer_address)) {
+        refuse_proxy(c, 403, "a PROXY header from a peer that is not in proxy_allow_ips");
+        return;
+    }
+    if (c->proxy->client.sin6_family != AF_UNSPEC)
+        c->peer_address = c->proxy->client;
+    proxy_over(c);
+    conn_enter(c, CONN_HEAD);
+}
+
+/* What was taken for the beginning of a PROXY header is that of a request: too short to be a whole head. */
+static void proxy_absent(struct conn *c)
+{
+    struct proxy_protocol *proxy = c->proxy;
+    c->proxy = NULL;
+    conn_enter(c, CONN_HEAD);
+    take_head(c, (char *)proxy->bytes, proxy->len);
+    free(proxy);
+}
+
+static size_t take_proxy(struct conn *c, char *data, size_t len)
+{
+    size_t used;
+    switch (proxy_protocol_feed(c->proxy, data, len, &used)) {
+    case PROXY_MORE:
+        break;
+    case PROXY_DONE:
+        proxy_done(c);
+        break;
+    case PROXY_ABSENT:
+        proxy_absent(c);
+        break;
+    case PROXY_ERROR:
+        refuse_proxy(c, 400, "not a PROXY header");
+        return len;
+    }
+    return used;
+}
+
+static void proxy_timeout(struct conn *c)
+{
+    conn_close(c, c->server->draining ? CLOSE_DRAIN : CLOSE_HEADER_TIMEOUT);
 }
 
 /* --- BODY and SERVING: a body comes, the application works ----------------------------------------------------------------- */
@@ -420,6 +487,7 @@ struct state_row {
 #define LIMIT(name) offsetof(struct settings, name##_ms)
 
 static const struct state_row states[] = {
+    [CONN_PROXY] = { "proxy", take_proxy, head_eof, proxy_timeout, LIMIT(header_timeout) },
     [CONN_HEAD] = { "head", take_head, head_eof, head_timeout, LIMIT(header_timeout) },
     [CONN_IDLE] = { "idle", take_head, idle_eof, idle_timeout, LIMIT(keepalive) },
     [CONN_BODY] = { "body", take_body, body_eof, body_timeout, LIMIT(body_timeout) },
@@ -677,9 +745,16 @@ struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, c
     return c;
 }
 
+void conn_expect_proxy(struct conn *c)
+{
+    c->proxy = mem_alloc(sizeof(*c->proxy));
+    proxy_protocol_init(c->proxy, (enum proxy_versions)settings_of(c)->proxy_protocol);
+    conn_enter(c, CONN_PROXY);
+}
+
 void conn_drain(struct conn *c)
 {
-    bool idle = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
+    bool idle = c->state == CONN_IDLE || (c->state <= CONN_HEAD && c->request == NULL);
     if (idle) /* what has arrived already is seen before the timer fires */
         coarse_timer_arm(c->server->loop, &c->timer, 0);
     if (c->websocket)

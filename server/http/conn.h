@@ -7,7 +7,7 @@
  *                    │                  │                       │                     ├──> DISCARD ──body read──> IDLE
  *                    └──── refused ─────┴───────────────────────┴── close said ───────┴──> FLUSH ──sent──> LINGER ──> CLOSED
  *
- * The body is a machine of its own (request->body, body_end), and so is the response (response.c). */
+ * With proxy_protocol, PROXY comes first. The body is a machine of its own (request->body, body_end), and so is the response (response.c). */
 #pragma once
 
 #include <netinet/in.h>
@@ -24,9 +24,11 @@
 #define CONN_PIPELINE_PER_TURN 32      /* requests of one connection in one turn: others want theirs */
 #define CONN_DISCARD_BYTES (64 * 1024) /* of an unread body that are read to keep the connection */
 
+struct proxy_protocol;
 struct websocket;
 
 enum conn_state {
+    CONN_PROXY,   /* before the first head: the peer may say by the PROXY protocol whose connection it is */
     CONN_HEAD,    /* a request head is awaited (new connection) or has begun */
     CONN_IDLE,    /* between messages */
     CONN_BODY,    /* the head is complete, the application waits for the start of the body */
@@ -45,6 +47,7 @@ struct conn {
     struct http1 http1;
     struct request *request; /* being received or served; one reference */
     struct websocket *websocket; /* in WEBSOCKET; one reference */
+    struct proxy_protocol *proxy; /* in PROXY */
     struct coarse_timer timer;
     enum conn_state state;
     enum close_reason reason; /* once it is in FLUSH */
@@ -65,6 +68,9 @@ struct conn {
 /* Takes `fd` over. `memory`: of a closed connection, or NULL. */
 struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, const struct sockaddr *peer,
                       socklen_t peer_len, const struct endpoint *local);
+
+/* Nothing has come yet: the peer may say first, by the PROXY protocol, whose connection it is. */
+void conn_expect_proxy(struct conn *conn);
 
 /* Ends the connection now. Its request is taken from it: the application, if it has it, is told at the end of the turn. */
 void conn_close(struct conn *conn, enum close_reason reason);

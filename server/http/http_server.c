@@ -135,6 +135,9 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->tally = &s->own_tally;
     s->requests = request_pool_new();
     s->forwarded = forwarded_new(settings);
+    char *bad = NULL;
+    address_set_init(&s->proxies, &settings->proxy_allow_ips, &bad); /* was validated */
+    free(bad);
     list_init(&s->conns);
     list_init(&s->dead);
     list_init(&s->spares);
@@ -167,6 +170,8 @@ void http_server_accept(struct http_server *s, int fd, const struct sockaddr *pe
     tally_add(&s->tally->conns_accepted, 1);
     if (!http_server_has_room(s))
         s->was_full = true;
+    if (s->settings->proxy_protocol)
+        conn_expect_proxy(c);
     if (s->draining)
         conn_drain(c);
 }
@@ -226,6 +231,7 @@ void http_server_free(struct http_server *s)
         free(conn_at(node));
     access_log_free(s->access_log);
     forwarded_free(s->forwarded);
+    address_set_done(&s->proxies);
     request_pool_close(s->requests);
     free(s);
 }

@@ -1,6 +1,7 @@
 /* server_state: the inside of struct http_server, shared by the files of server/http and nobody else. */
 #pragma once
 
+#include "config/address_set.h"
 #include "server/base/list.h"
 #include "server/http/http_server.h"
 #include "server/net/loop.h"
@@ -21,6 +22,7 @@ struct http_server {
     struct access_log *access_log; /* NULL: none */
     struct request_pool *requests;
     struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
+    struct address_set proxies;    /* who may say by the PROXY protocol whose connection it is */
     struct list conns;             /* open */
     struct list dead;              /* closed in this turn: freed at its end */
     struct list spares;

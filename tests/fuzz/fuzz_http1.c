@@ -3,6 +3,7 @@
  * same bytes sent whole, and what comes back is a run of well-formed responses.
  *
  * With libFuzzer (clang) it is a fuzz target; compiled with -DCORPUS_RUNNER it is a program that runs the files it is given. */
+#include "server/net/proxy_protocol.h"
 #include "tests/unit/http_fixture.h"
 
 #include <stdint.h>
@@ -52,6 +53,7 @@ static void set_up(const uint8_t *header)
     fx.settings.limit_request_head = header[1] & 8 ? 256 : 65536;
     fx.settings.limit_request_body = header[1] & 16 ? 10 : 0;
     fx.settings.permit_unconventional_http_method = header[1] & 32;
+    fx.settings.proxy_protocol = header[1] & 64 ? PROXY_AUTO : PROXY_OFF;
     fx.settings.date_header = false; /* so that two runs can be compared */
     fixture_start();
 }
