@@ -1,4 +1,4 @@
-"""examples/deploy: nginx and HAProxy take their configurations, and what passes through it arrives whole and as it is produced."""
+"""examples/deploy: nginx and HAProxy take their configurations; what passes through arrives whole and as produced."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ def test_behind_nginx(name: str) -> None:
 def haproxy(server: Server, folder: Path, *changes: tuple[str, str]) -> Iterator[str]:
     """The example's file as it is, but for the two addresses and `changes`; yields the address of its socket."""
     text = (EXAMPLES / "deploy/haproxy.cfg").read_text()
-    ours = [("unix@/run/licorne/licorne.sock", f"unix@{server.address}"), ("bind :80", f"bind unix@{folder}/front.sock")]
-    for theirs, own in [*ours, *changes]:
+    back = ("unix@/run/licorne/licorne.sock", f"unix@{server.address}")
+    for theirs, own in [back, ("bind :80", f"bind unix@{folder}/front.sock"), *changes]:
         assert theirs in text
         text = text.replace(theirs, own)
     (folder / "haproxy.cfg").write_text(text)

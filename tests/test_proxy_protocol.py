@@ -1,4 +1,4 @@
-"""The PROXY protocol: a load balancer says whose connection it is (HAProxy's proxy-protocol.txt, gunicorn's settings)."""
+"""The PROXY protocol: a load balancer says whose connection it is (proxy-protocol.txt, gunicorn's settings)."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def test_without_an_address_the_client_is_the_peer(app, header):
 
 def test_bad_headers_are_refused(app):
     with Server("web:app", "--proxy-protocol", cwd=app) as server:
-        for header in (b"PROXY TCP4 192.0.2.7\r\n", b"PROXY " + b"x" * 200, binary(1, 0x11, b"abc"), binary(2, 0x11, V4)):
+        lines = [b"PROXY TCP4 192.0.2.7\r\n", b"PROXY " + b"x" * 200]
+        for header in (*lines, binary(1, 0x11, b"abc"), binary(2, 0x11, V4)):
             with server.connect() as client:
                 assert ask(client, header)[0] == 400, header
         with server.connect() as client:
