@@ -62,6 +62,7 @@ def test_few_descriptors_are_enough(fake_server: FakeServer) -> None:
     with fake_server("--open-files", "32") as server:
         assert ask(server, "/")
 
+
 def test_start_up_lines(fake_server: FakeServer) -> None:
     with fake_server("--workers", "2") as server:
         lines = [line.partition("] [INFO] ")[2] for line in server.log.splitlines()]

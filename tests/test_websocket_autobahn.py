@@ -1,8 +1,4 @@
-"""Autobahn's cases. The suite (PyPI: autobahntestsuite) needs Python 2.7; without it these are skipped:
-
-python3 -m pip install 'virtualenv<20.22' && python3 -m virtualenv -p python2.7 wst
-wst/bin/pip install autobahntestsuite==25.10.1 && export WSTEST=$PWD/wst/bin/wstest
-"""
+"""Autobahn's cases. `make test` installs the suite into build/autobahn where there is a Python 2.7; $WSTEST names another."""
 
 from __future__ import annotations
 
@@ -17,10 +13,12 @@ import pytest
 from support.server import Server
 
 APPS = Path(__file__).parent / "apps"
-WSTEST = os.environ.get("WSTEST") or shutil.which("wstest")
+BASE = Path(__file__).parents[1] / "build" / "autobahn"  # scripts/autobahn makes it
+INSTALLED = BASE / "bin" / "wstest"
+WSTEST = os.environ.get("WSTEST") or shutil.which("wstest") or (str(INSTALLED) if INSTALLED.exists() else None)
 PROTOCOL = [f"{section}.*" for section in (1, 2, 3, 4, 5, 6, 7, 10)]
 
-pytestmark = pytest.mark.skipif(WSTEST is None, reason="$WSTEST does not name Autobahn's wstest")
+pytestmark = pytest.mark.skipif(WSTEST is None, reason="no Autobahn: it needs Python 2.7 (scripts/autobahn)")
 
 
 def run(server: Server, folder: Path, cases: list[str], timeout: float) -> dict[str, dict[str, str]]:
@@ -34,7 +32,8 @@ def run(server: Server, folder: Path, cases: list[str], timeout: float) -> dict[
     (folder / "spec.json").write_text(json.dumps(specification))
     assert WSTEST is not None
     command = [WSTEST, "-m", "fuzzingclient", "-s", str(folder / "spec.json")]
-    subprocess.run(command, cwd=folder, check=True, timeout=timeout, capture_output=True)
+    env = {**os.environ, "PYTHONUSERBASE": str(BASE)}
+    subprocess.run(command, cwd=folder, env=env, check=True, timeout=timeout, capture_output=True)
     return json.loads((folder / "reports" / "index.json").read_text())["licorne"]
 
 
@@ -59,4 +58,14 @@ def test_limits_and_compression(tmp_path: Path) -> None:
     with Server("websocket_cases:app", "--chdir", str(APPS)) as server:
         results = run(server, tmp_path, ["9.*", "12.*", "13.*"], 3500)
     assert len(results) == 270
+    assert_all_strict(results)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("bits", [9, 15])
+def test_compression_with_context_takeover(tmp_path: Path, bits: int) -> None:
+    takeover = ["--ws-deflate-takeover", "--ws-deflate-window-bits", str(bits)]
+    with Server("websocket_cases:app", "--chdir", str(APPS), *takeover) as server:
+        results = run(server, tmp_path, ["12.1.*", "12.2.*", "13.*"], 3500)
+    assert len(results) == 162
     assert_all_strict(results)
