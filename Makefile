@@ -53,7 +53,7 @@ $(TEST_TOOLS): $(wildcard tests/requirements*.txt)
 	$(PIP) install $(addprefix -r ,$^)
 	touch $@
 
-soak: ## the tests that take minutes: leaks, gigabytes
+soak: ## the tests that take minutes: leaks, gigabytes, all disturbances under load
 	@$(MAKE) --no-print-directory test ONLY=soak
 
 bench: build ## CPU time per request, side by side with uvicorn and gunicorn (see bench/README.md)

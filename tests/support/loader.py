@@ -48,7 +48,7 @@ from typing import Any
 
 SUPPORT = Path(__file__).resolve().parent
 KEPT_REQUESTS = 200  # a kept connection is used about as often
-MOST_FAILURES = 1000  # so many are reported one by one; all are counted
+MOST_FAILURES = 1000  # so many of a kind are reported one by one; all are counted
 SLICE = 0.05  # seconds: good answers are counted by slices of time
 
 
@@ -109,11 +109,6 @@ class Report:
 
     def count(self, *kinds: str) -> int:
         return sum(phase.failures.get(kind, 0) for phase in self.phases.values() for kind in kinds)
-
-    def lost(self, *allowed: str) -> list[str]:
-        """What failed in other ways than these, one line each; empty: nothing."""
-        lines = [str(failure) for failure in self.failures if failure.kind not in allowed]
-        return lines or (["more failures than are reported one by one"] if self.failed > MOST_FAILURES else [])
 
 
 def report_from(data: dict[str, Any]) -> Report:
@@ -185,6 +180,57 @@ class Loader:
     def wait_version(self, version: str, timeout: float = 60.0) -> Report:
         """Until the last 30 answers have come from this version of the code."""
         return self.wait(lambda report: report.streak[0] == version and report.streak[1] >= 30, version, timeout)
+
+
+def merged(reports: list[Report]) -> Report:
+    """What several loaders saw. Of the gaps the shortest: longer was none for all of them together."""
+    phases: dict[str, Phase] = {}
+    for name in {name: None for report in reports for name in report.phases}:
+        parts = [report.phases[name] for report in reports if name in report.phases]
+        failures: collections.Counter[str] = collections.Counter()
+        for part in parts:
+            failures.update(part.failures)
+        phases[name] = Phase(
+            sum(part.good for part in parts),
+            dict(failures),
+            sum(part.closed_idle for part in parts),
+            min(part.longest_gap for part in parts),
+            max(part.seconds for part in parts),
+        )
+    versions: collections.Counter[str] = collections.Counter()
+    for report in reports:
+        versions.update(report.versions)
+    same = len({report.streak[0] for report in reports}) == 1
+    return Report(
+        phases=phases,
+        failures=[failure for report in reports for failure in report.failures],
+        versions=dict(versions),
+        streak=(reports[0].streak[0], min(report.streak[1] for report in reports)) if same else ("", 0),
+        pids=sorted({pid for report in reports for pid in report.pids}),
+        in_flight=sum(report.in_flight for report in reports),
+        connections=sum(report.connections for report in reports),
+        slices=[],
+        began=min(report.began for report in reports),
+    )
+
+
+class Loaders(Loader):
+    """Several processes as one."""
+
+    def __init__(self, address: tuple[str, int] | str, count: int, **options: Any) -> None:
+        self._loaders = [Loader(address, **{**options, "seed": seed + 1}) for seed in range(count)]
+
+    def __enter__(self) -> Loaders:
+        for loader in self._loaders:
+            loader.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for loader in self._loaders:
+            loader.__exit__(*error)
+
+    def _ask(self, *words: str) -> Report:
+        return merged([loader._ask(*words) for loader in self._loaders])
 
 
 # --- the process: requests --------------------------------------------------------------------------------------------
@@ -367,6 +413,7 @@ class Clients:
         self.phases: dict[str, Phase] = {}
         self.phase = self.enter_phase("start")
         self.failures: list[Failure] = []
+        self.kinds: collections.Counter[str] = collections.Counter()
         self.versions: collections.Counter[str] = collections.Counter()
         self.pids: set[int] = set()
         self.streak: tuple[str, int] = ("", 0)
@@ -386,7 +433,6 @@ class Clients:
 
     def tell(self) -> str:
         self.enter_phase(self.phase_name)
-        self.note_gap(time.monotonic())
         return json.dumps(
             {
                 "phases": {name: vars(phase) for name, phase in self.phases.items()},
@@ -403,7 +449,7 @@ class Clients:
         )
 
     def note_gap(self, now: float) -> None:
-        if self.stopping:
+        if self.stopping or self.last_call:
             return
         self.phase.longest_gap = max(self.phase.longest_gap, now - max(self.last_good, self.phase_began))
 
@@ -426,7 +472,8 @@ class Clients:
         request = client.request
         self.phase.failures[kind] = self.phase.failures.get(kind, 0) + 1
         now = time.monotonic()
-        if len(self.failures) < MOST_FAILURES:
+        self.kinds[kind] += 1
+        if self.kinds[kind] <= MOST_FAILURES:
             token, began = (request.token, request.began) if request else ("-", now)
             failure = Failure(kind, self.phase_name, detail, token, began, now, client.pid, client.number)
             self.failures.append(failure)
@@ -627,13 +674,12 @@ class Clients:
         if not line:
             sys.exit()
         word, *more = line.split()
+        self.note_gap(time.monotonic())
         if word == "phase":
-            self.note_gap(time.monotonic())
             self.enter_phase(more[0])
         elif word == "last_call":
             self.last_call = True
         elif word == "stop":
-            self.note_gap(time.monotonic())
             self.stopping = True
             return  # answered when all is
         print(self.tell(), flush=True)
