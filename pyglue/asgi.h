@@ -72,6 +72,7 @@ struct asgi_http {
     bool body_told;          /* the last http.request was delivered */
     bool disconnected;       /* the client has left, or closed its sending side */
     bool full;               /* on_writable is owed */
+    bool timed_out;          /* its time was over, so its task was cancelled */
 };
 
 extern const struct app_ops asgi_http_ops;
@@ -79,6 +80,8 @@ int asgi_http_add(PyObject *module);
 /* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
 PyObject *asgi_task_exception(PyObject *task);
 bool asgi_task_done(PyObject *task);
+/* Its time is over: a CancelledError at its next step. */
+void asgi_task_cancel(PyObject *task);
 /* Does the exception come from our own "the client has gone"? */
 bool asgi_from_disconnect(PyObject *exception);
 /* Nothing more goes out or comes in for it: whoever waits learns that. */
@@ -103,10 +106,11 @@ PyObject *asgi_event_type(PyObject *event);
 
 /* --- asgi_websocket.c -------------------------------------------------------------------------------------------- */
 
-/* The offer of a WebSocket; the two others are what the core tells of it until it is answered. */
+/* The offer of a WebSocket; the others are what the core tells of it until it is answered. */
 void asgi_websocket_start(struct asgi *asgi, struct request *request);
 void asgi_websocket_writable(struct request *request);
 void asgi_websocket_disconnected(struct request *request);
+void asgi_websocket_timed_out(struct request *request);
 /* Did the task of one raise this very exception? */
 bool asgi_websocket_raised(struct asgi *asgi, PyObject *exception);
 /* What still waits will wait for ever; it must not reach back to the runtime. */

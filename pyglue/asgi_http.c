@@ -12,6 +12,7 @@
 #include <structmember.h>
 
 #include "pyglue/aioloop.h"
+#include "pyglue/deadline.h"
 #include "pyglue/names.h"
 #include "pyglue/pyerr.h"
 #include "server/http/request.h"
@@ -44,6 +45,7 @@ static struct asgi_http *http_new(struct asgi *asgi, struct request *request)
     list_init(&http->receivers);
     list_init(&http->senders);
     http->started = http->complete = http->body_asked = http->body_told = http->disconnected = http->full = false;
+    http->timed_out = false;
     request_ref(request);
     request->app_data = http;
     return http;
@@ -113,6 +115,11 @@ static int target_len(const struct request *request)
 static void log_failure(const struct asgi_http *http, PyObject *exception)
 {
     const struct request *request = http->request;
+    if (http->timed_out && PyErr_GivenExceptionMatches(exception, asgi_cancelled_error)) {
+        pyerr_log_exception(LOG_LEVEL_WARNING, exception, "The request that timed out was here: %.*s %.*s",
+                            (int)request->method.len, request->method.p, target_len(request), request->target.p);
+        return;
+    }
     bool gone = request->conn == NULL && !http->complete;
     if (asgi_from_disconnect(exception) || (gone && PyErr_GivenExceptionMatches(exception, asgi_cancelled_error))) {
         log_debug("The application ended as the client has closed the connection");
@@ -167,6 +174,14 @@ PyObject *asgi_task_exception(PyObject *task)
     return exception;
 }
 
+void asgi_task_cancel(PyObject *task)
+{
+    PyObject *cancelled = PyObject_CallMethodNoArgs(task, names.cancel);
+    if (cancelled == NULL)
+        pyerr_log("Cannot cancel the task of a request that has timed out");
+    Py_XDECREF(cancelled);
+}
+
 /* The loop calls back: the task that had suspended is done. */
 static PyObject *http_task_done(struct asgi_http *http)
 {
@@ -208,10 +223,25 @@ static PyObject *http_call(PyObject *callable, PyObject *const *args, size_t nar
 
 /* ------------------------------------------------------------------------------------- what the server reports */
 
+static int64_t move_deadline(PyObject *owner, enum deadline_move move, int64_t ms)
+{
+    return deadline_apply(((struct asgi_http *)owner)->request, move, ms);
+}
+
+static PyObject *http_scope(struct asgi *asgi, struct asgi_http *http)
+{
+    if (!asgi->scopes.timed)
+        return scope_http(&asgi->scopes, http->request, NULL);
+    PyObject *deadline = deadline_new((PyObject *)http, move_deadline);
+    PyObject *scope = deadline != NULL ? scope_http(&asgi->scopes, http->request, deadline) : NULL;
+    Py_XDECREF(deadline);
+    return scope;
+}
+
 /* The application's coroutine: new reference. */
 static PyObject *http_coroutine(struct asgi *asgi, struct asgi_http *http)
 {
-    PyObject *scope = scope_http(&asgi->scopes, http->request);
+    PyObject *scope = http_scope(asgi, http);
     if (scope == NULL)
         return NULL;
     PyObject *args[] = { NULL, scope, (PyObject *)http, (PyObject *)http };
@@ -296,11 +326,28 @@ static void on_disconnect(struct request *request)
     asgi_awaitable_wake(&http->senders);
 }
 
+/* Cancelling is what asyncio's own timeouts do: nothing is left half done that was not written to be. */
+static bool on_deadline(struct request *request)
+{
+    struct asgi_http *http = request->app_data;
+    if (http == NULL)
+        return false;
+    if (request->is_websocket) {
+        asgi_websocket_timed_out(request);
+        return false;
+    }
+    http->timed_out = true;
+    if (http->task != NULL)
+        asgi_task_cancel(http->task);
+    return false;
+}
+
 const struct app_ops asgi_http_ops = {
     .on_request = on_request,
     .on_body = asgi_on_body,
     .on_writable = on_writable,
     .on_disconnect = on_disconnect,
+    .on_deadline = on_deadline,
 };
 
 /* ------------------------------------------------------------------------------------------------------- the type */

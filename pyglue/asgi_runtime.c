@@ -210,7 +210,10 @@ static int runtime_init(struct asgi *asgi, PyObject *application, int version)
     asgi->application = PyObject_CallMethod(asgi->helpers, "adapt", "Oi", application, version);
     if (asgi->application == NULL)
         return -1;
-    return scope_maker_init(&asgi->scopes, version == 2 ? "2.0" : "3.0", asgi->settings->root_path);
+    if (scope_maker_init(&asgi->scopes, version == 2 ? "2.0" : "3.0", asgi->settings->root_path) < 0)
+        return -1;
+    asgi->scopes.timed = asgi->settings->request_timeout_ms > 0;
+    return 0;
 }
 
 struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *application, int asgi_version)

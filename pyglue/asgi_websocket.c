@@ -597,6 +597,13 @@ static void end_unanswered(struct asgi_websocket *self, bool failed)
     request_fail(request, 500);
 }
 
+void asgi_websocket_timed_out(struct request *request)
+{
+    struct asgi_websocket *self = request->app_data;
+    if (self->task != NULL)
+        asgi_task_cancel(self->task);
+}
+
 /* The task is over. `exception`: stolen, NULL if it returned. */
 static void websocket_end(struct asgi_websocket *self, PyObject *exception)
 {

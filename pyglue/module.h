@@ -7,6 +7,7 @@
 
 int names_add(PyObject *module);   /* names.c: interned strings, known header names */
 int aioloop_add(PyObject *module); /* aioloop.c: LoopBase */
+int deadline_add(PyObject *module); /* deadline.c: Deadline, RequestTimeout */
 int asgi_add(PyObject *module);    /* asgi_http.c, asgi_lifespan.c: their types */
 int wsgi_add(PyObject *module);    /* wsgi.c, wsgi_input.c: their types */
 int detect_add(PyObject *module);  /* detect.c: application_kind() */

@@ -242,7 +242,8 @@ static PyObject *template_new(const struct scope_maker *maker, struct request *r
         put(dict, names.path, Py_NewRef(Py_None)) < 0 || put(dict, names.raw_path, Py_NewRef(Py_None)) < 0 ||
         put(dict, names.query_string, PyBytes_FromStringAndSize(NULL, 0)) < 0 ||
         put(dict, names.headers, Py_NewRef(Py_None)) < 0 ||
-        (maker->state != NULL && put(dict, names.state, Py_NewRef(Py_None)) < 0))
+        (maker->state != NULL && put(dict, names.state, Py_NewRef(Py_None)) < 0) ||
+        (maker->timed && put(dict, names.extensions, Py_NewRef(Py_None)) < 0))
         Py_CLEAR(dict);
     return dict;
 }
@@ -281,11 +282,19 @@ static int fill(struct scope_maker *maker, PyObject *scope, struct request *requ
     return maker->state == NULL ? 0 : put(scope, names.state, PyDict_Copy(maker->state));
 }
 
-PyObject *scope_http(struct scope_maker *maker, struct request *request)
+static int put_deadline(PyObject *scope, PyObject *deadline)
+{
+    PyObject *extensions = PyDict_New();
+    if (extensions != NULL && PyDict_SetItem(extensions, names.licorne_deadline, deadline) < 0)
+        Py_CLEAR(extensions);
+    return put(scope, names.extensions, extensions);
+}
+
+PyObject *scope_http(struct scope_maker *maker, struct request *request, PyObject *deadline)
 {
     PyObject *template = template_of(maker, request); // borrowed
     PyObject *scope = template != NULL ? PyDict_Copy(template) : NULL;
-    if (scope != NULL && fill(maker, scope, request) < 0)
+    if (scope != NULL && (fill(maker, scope, request) < 0 || (deadline != NULL && put_deadline(scope, deadline) < 0)))
         Py_CLEAR(scope);
     return scope;
 }

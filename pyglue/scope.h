@@ -8,6 +8,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdbool.h>
+
 #include "server/base/str.h"
 
 struct endpoint;
@@ -23,6 +25,7 @@ struct scope_maker {
     PyObject *state;     /* the lifespan's; NULL: no lifespan */
     PyObject *template;  /* of the endpoint and scheme below: a worker has few listeners and rarely changes */
     const struct endpoint *endpoint;
+    bool timed;          /* requests have deadlines: extensions has licorne.deadline */
     PyObject *websocket_template; /* made from this one: */
     PyObject *websocket_base;
 };
@@ -31,8 +34,8 @@ struct scope_maker {
 int scope_maker_init(struct scope_maker *maker, const char *asgi_version, const char *root_path);
 void scope_maker_done(struct scope_maker *maker);
 
-/* type: "http". New reference, NULL with an exception. */
-PyObject *scope_http(struct scope_maker *maker, struct request *request);
+/* type: "http". `deadline`: the licorne.Deadline of a timed one, else NULL. New reference, NULL with an exception. */
+PyObject *scope_http(struct scope_maker *maker, struct request *request, PyObject *deadline);
 /* type: "websocket". New reference, NULL with an exception. */
 PyObject *scope_websocket(struct scope_maker *maker, struct request *request);
 /* type: "lifespan", with `state` itself rather than a copy (may be NULL). */

@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "config/settings.h"
+#include "pyglue/deadline.h"
 #include "pyglue/environ.h"
 #include "pyglue/module.h"
 #include "pyglue/names.h"
@@ -94,6 +95,7 @@ static struct wsgi_call *call_new(struct wsgi *wsgi, struct request *request)
     call->wsgi = wsgi;
     call->request = request;
     call->declared_length = -1;
+    list_init(&call->overdue);
     call->disconnected = request->app_data == &left_early;
     request->app_data = call;
     request->flush_end = wsgi->pool != NULL; /* the thread that ran the application writes, not the loop's */
@@ -131,7 +133,12 @@ void wsgi_log_exception(struct wsgi_call *call, const char *what)
         return;
     const struct request *request = call->request;
     bool left = (call->gone || call->disconnected) && PyErr_GivenExceptionMatches(exception, PyExc_ConnectionError);
-    pyerr_log_exception(left ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR, exception, "%s %.*s %.*s", what,
+    enum log_level level = left ? LOG_LEVEL_DEBUG : LOG_LEVEL_ERROR;
+    if (call->timed_out && PyErr_GivenExceptionMatches(exception, deadline_timeout_error)) {
+        level = LOG_LEVEL_WARNING;
+        what = "The request that timed out was here:";
+    }
+    pyerr_log_exception(level, exception, "%s %.*s %.*s", what,
                         (int)request->method.len, request->method.p, (int)request->target.len, request->target.p);
     Py_DECREF(exception);
 }
@@ -178,6 +185,8 @@ static void call_close(struct wsgi_call *call, PyObject *result)
 
 static void call_run(struct wsgi_call *call, PyObject *environ)
 {
+    if (call->wsgi->timed)
+        wsgi_deadline_begin(call);
     PyObject *args[] = { NULL, environ, (PyObject *)call };
     PyObject *result =
         PyObject_Vectorcall(call->wsgi->application, args + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -194,6 +203,8 @@ static void call_run(struct wsgi_call *call, PyObject *environ)
         call_close(call, result);
         Py_DECREF(result);
     }
+    if (call->wsgi->timed)
+        wsgi_deadline_end(call);
 }
 
 /* The call and its environ; false when the connection is gone, or with an exception. */
@@ -206,6 +217,8 @@ static bool serve_prepare(struct wsgi *wsgi, struct request *request, struct wsg
     if (request->conn != NULL && (*call = call_new(wsgi, request)) != NULL)
         *environ = environ_make(wsgi->environ, request, (PyObject *)*call);
     core_leave_with_gil(wsgi);
+    if (wsgi->timed && *environ != NULL && wsgi_deadline_put(*environ, *call) < 0)
+        Py_CLEAR(*environ);
     return *environ != NULL;
 }
 
@@ -217,6 +230,7 @@ static void serve_end(struct wsgi *wsgi, struct request *request, struct wsgi_ca
     request->app_data = NULL;
     if (call != NULL) {
         call->request = NULL;
+        list_remove(&call->overdue);
         if (wsgi->pool)
             pthread_cond_broadcast(&call->changed);
     }
@@ -313,11 +327,25 @@ static void on_disconnect(struct request *request)
     }
 }
 
+/* One that still waits for a thread is dropped when its turn comes: nothing was begun. */
+static bool on_deadline(struct request *request)
+{
+    struct wsgi_call *call = call_of(request);
+    if (call == NULL)
+        return false;
+    call->timed_out = true;
+    call_changed(call);
+    if (call->wsgi->pool)
+        wsgi_pool_interrupt(call->wsgi->pool, call);
+    return true;
+}
+
 static const struct app_ops app_ops = {
     .on_request = on_request,
     .on_body = on_body,
     .on_writable = on_writable,
     .on_disconnect = on_disconnect,
+    .on_deadline = on_deadline,
 };
 
 /* --- the runtime ------------------------------------------------------------------------------------------------- */
@@ -353,6 +381,7 @@ static void run_inline(struct wsgi *wsgi)
     wsgi->owner = PyThread_get_thread_ident();
     wsgi->has_gil = true;
     loop_set_release(wsgi->runtime.loop, release_gil, acquire_gil, wsgi);
+    wsgi_deadline_start(wsgi);
     while (!wsgi->stopped) {
         loop_poll(wsgi->runtime.loop, true);
         loop_settle(wsgi->runtime.loop);
@@ -360,6 +389,7 @@ static void run_inline(struct wsgi *wsgi)
         if (PyErr_CheckSignals() < 0)
             signal_raised(wsgi);
     }
+    wsgi_deadline_stop(wsgi);
     loop_set_release(wsgi->runtime.loop, NULL, NULL, NULL);
 }
 
@@ -427,6 +457,7 @@ struct runtime *wsgi_runtime_new(const struct settings *settings, PyObject *appl
     wsgi->app.ops = &app_ops;
     wsgi->app.prebuffer_bytes = PREBUFFER_BYTES;
     wsgi->settings = settings;
+    wsgi->timed = settings->request_timeout_ms > 0;
     wsgi->application = Py_NewRef(application);
     wsgi->runtime.loop = loop_new();
     wsgi->environ = environ_new(wsgi);

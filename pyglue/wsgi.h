@@ -6,6 +6,7 @@
  *     wsgi_input.c      wsgi.input
  *     wsgi_file.c       wsgi.file_wrapper
  *     wsgi_wait.c       how a request waits for its client
+ *     wsgi_deadline.c   request_timeout: how one is interrupted
  *     wsgi_threads.c    threads > 1: leader and followers
  *
  * With threads = 1 the application runs inside on_request, on the thread of the loop, which holds the GIL except while
@@ -20,6 +21,7 @@
 #include <stdbool.h>
 
 #include "pyglue/runtime.h"
+#include "server/base/list.h"
 #include "server/http/request.h"
 
 struct environ;
@@ -39,6 +41,13 @@ struct wsgi {
     bool has_gil;         /* threads = 1: the loop's thread has the GIL */
     bool stopped;
     bool abandoned; /* threads are still busy after the shutdown */
+    /* wsgi_deadline.c: */
+    bool timed;                /* request_timeout is on */
+    bool has_alarm;            /* threads = 1: a timer of the kernel, … */
+    int alarm;
+    bool alarm_is_set;         /* … which fires before the running request is due, or with it, … */
+    bool alarm_moved;          /* … or for it alone */
+    struct wsgi_call *running; /* threads = 1: whom it interrupts; NULL: nobody */
 };
 
 /* One request as the application sees it: start_response (called with 2 or 3 arguments), the write() that it returns
@@ -52,11 +61,17 @@ struct wsgi_call {
     struct request *request;     /* NULL: the request is over */
     int64_t declared_length;     /* Content-Length of the response; -1: none */
     uint64_t read_total;         /* body bytes that the application has */
+    struct list overdue;         /* threads > 1: among those that the main thread is to interrupt; under the core's lock */
+    unsigned long thread;        /* timed: where it runs */
     bool started : 1;            /* start_response() was called */
     bool gone : 1;               /* a write found the client gone */
     bool waiting : 1;            /* threads = 1: inside request_wait_*() */
     bool disconnected;           /* set by the loop's thread: so no bit of the others' word */
     bool room;
+    bool timed_out;              /* likewise: its time is over … */
+    bool interrupted;            /* … and licorne.RequestTimeout was raised, once … */
+    bool async_set;              /* … or will be, at the thread's next bytecode */
+    bool runs;                   /* timed: inside the application */
 };
 
 /* --- wsgi.c ------------------------------------------------------------------------------------------------------ */
@@ -115,6 +130,9 @@ void wsgi_pool_free(struct wsgi_pool *pool);
 /* A request has come: inside the core, without the GIL. Takes the caller's reference. */
 void wsgi_pool_queue(struct wsgi_pool *pool, struct request *request);
 
+/* The main thread is to interrupt the call: inside the core, with or without the GIL. */
+void wsgi_pool_interrupt(struct wsgi_pool *pool, struct wsgi_call *call);
+
 /* The wait of wsgi_wait_*() with threads > 1: until `ready`, or nothing more can come. */
 int wsgi_pool_wait(struct wsgi_call *call, bool (*ready)(const struct wsgi_call *call), bool want_body);
 
@@ -161,6 +179,21 @@ static inline void core_leave_with_gil(struct wsgi *wsgi)
     if (wsgi->pool)
         wsgi_pool_leave_unchanged(wsgi->pool, NULL);
 }
+
+/* --- wsgi_deadline.c: only where wsgi->timed -------------------------------------------------------------------- */
+
+/* Around the loop's life, on the thread that runs the application (threads = 1). */
+void wsgi_deadline_start(struct wsgi *wsgi);
+void wsgi_deadline_stop(struct wsgi *wsgi);
+/* Around the application's. GIL held. */
+void wsgi_deadline_begin(struct wsgi_call *call);
+void wsgi_deadline_end(struct wsgi_call *call);
+/* Its time is over: raises in the thread that runs it, if it still does. GIL held, inside the core. */
+void wsgi_deadline_interrupt(struct wsgi_call *call);
+/* After a wait: raises here if the time is over, once. GIL held. */
+bool wsgi_deadline_raise(struct wsgi_call *call);
+/* environ["licorne.deadline"]; 0, or -1 with an exception. */
+int wsgi_deadline_put(PyObject *environ, struct wsgi_call *call);
 
 /* --- wsgi_wait.c ------------------------------------------------------------------------------------------------- */
 

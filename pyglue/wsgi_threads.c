@@ -22,7 +22,8 @@
  * So neither is ever waited for while the other is held, and no order between them is needed. Callbacks of the core run
  * under `core`, perhaps without the GIL: what they must let go of is put aside by wsgi_drop().
  *
- * The main thread takes no part: it sleeps in wsgi_pool_run(), where Python's signal handlers run. */
+ * The main thread takes no part: it sleeps in wsgi_pool_run(), where Python's signal handlers run, and interrupts requests
+ * whose time is over. */
 #include "pyglue/wsgi.h"
 
 #include <errno.h>
@@ -64,7 +65,8 @@ struct wsgi_pool {
     pthread_t guard;
 
     bool stopped;
-    sem_t done;           /* wakes the main thread */
+    struct list overdue;  /* of calls that the main thread is to interrupt */
+    sem_t main;           /* wakes the main thread */
     PyObject *objects;    /* list of threading.Thread */
     PyMethodDef entry;    /* what they run */
 };
@@ -387,6 +389,8 @@ int wsgi_pool_wait(struct wsgi_call *call, bool (*ready)(const struct wsgi_call 
     int result = call->request != NULL && ready(call) ? 0 : -1;
     pool_unlock(pool);
     PyEval_RestoreThread(saved);
+    if (result < 0)
+        wsgi_deadline_raise(call);
     return result;
 }
 
@@ -398,7 +402,8 @@ struct wsgi_pool *wsgi_pool_new(struct wsgi *wsgi, size_t threads)
     pthread_mutex_init(&pool->core, NULL);
     pthread_cond_init(&pool->wanted, NULL);
     pthread_cond_init(&pool->activity, NULL);
-    sem_init(&pool->done, 0, 0);
+    sem_init(&pool->main, 0, 0);
+    list_init(&pool->overdue);
     pool->wsgi = wsgi;
     pool->loop = wsgi->runtime.loop;
     pool->threads = threads;
@@ -456,25 +461,51 @@ int wsgi_pool_start(struct wsgi_pool *pool)
     return result;
 }
 
-/* The main thread sleeps; a Python signal interrupts the sleep. */
+static void interrupt_overdue(struct wsgi_pool *pool)
+{
+    struct list *node;
+    wsgi_pool_enter_with_gil(pool);
+    while ((node = list_pop(&pool->overdue)) != NULL)
+        wsgi_deadline_interrupt(LIST_ENTRY(node, struct wsgi_call, overdue));
+    wsgi_pool_leave_unchanged(pool, NULL);
+}
+
+/* Python's signal handlers run here. False: one has raised what means "end". */
+static bool run_signal_handlers(void)
+{
+    if (PyErr_CheckSignals() == 0)
+        return true;
+    bool ends = PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
+    pyerr_log("A signal handler raised");
+    return !ends;
+}
+
+/* The main thread sleeps; a Python signal interrupts the sleep, and so does a request whose time is over. */
 void wsgi_pool_run(struct wsgi_pool *pool)
 {
     PyThreadState *saved = PyEval_SaveThread();
+    bool goes_on = true;
     pool_lock(pool);
     pool->led = false;
     pthread_cond_signal(&pool->wanted);
-    pool_unlock(pool);
-    while (sem_wait(&pool->done) < 0) {
+    while (goes_on && !pool->stopped) {
+        pool_unlock(pool);
+        sem_wait(&pool->main);
         PyEval_RestoreThread(saved);
-        if (PyErr_CheckSignals() < 0) {
-            bool ends = PyErr_ExceptionMatches(PyExc_SystemExit) || PyErr_ExceptionMatches(PyExc_KeyboardInterrupt);
-            pyerr_log("A signal handler raised");
-            if (ends)
-                return;
-        }
+        goes_on = run_signal_handlers();
+        interrupt_overdue(pool);
         saved = PyEval_SaveThread();
+        pool_lock(pool);
     }
+    pool_unlock(pool);
     PyEval_RestoreThread(saved);
+}
+
+void wsgi_pool_interrupt(struct wsgi_pool *pool, struct wsgi_call *call)
+{
+    list_remove(&call->overdue);
+    list_append(&pool->overdue, &call->overdue);
+    sem_post(&pool->main);
 }
 
 void wsgi_pool_stop(struct wsgi_pool *pool)
@@ -482,7 +513,7 @@ void wsgi_pool_stop(struct wsgi_pool *pool)
     pool->stopped = true;
     pthread_cond_broadcast(&pool->wanted);
     pthread_cond_signal(&pool->activity);
-    sem_post(&pool->done);
+    sem_post(&pool->main);
 }
 
 /* Joins one thread; false if it is still alive. */
@@ -527,7 +558,7 @@ void wsgi_pool_free(struct wsgi_pool *pool)
     pthread_cond_destroy(&pool->wanted);
     pthread_cond_destroy(&pool->activity);
     pthread_mutex_destroy(&pool->core);
-    sem_destroy(&pool->done);
+    sem_destroy(&pool->main);
     free(pool->queue);
     free(pool);
 }

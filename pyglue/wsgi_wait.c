@@ -49,6 +49,8 @@ int wsgi_wait_body(struct wsgi_call *call)
     request_flush(call->request);
     while (!body_ready(call))
         if (wait_inline(call, request_wait_body) <= 0) {
+            if (PyErr_Occurred() || wsgi_deadline_raise(call))
+                return -1;
             call->disconnected = !body_ready(call);
             return call->disconnected ? -1 : 0;
         }
@@ -60,8 +62,11 @@ int wsgi_wait_room(struct wsgi_call *call)
     if (call->wsgi->pool)
         return wsgi_pool_wait(call, room_ready, false);
     do {
-        if (wait_inline(call, request_wait_writable) <= 0)
+        if (wait_inline(call, request_wait_writable) <= 0) {
+            if (!PyErr_Occurred())
+                wsgi_deadline_raise(call);
             return -1;
+        }
     } while (request_flush(call->request) == REQUEST_FULL);
     return 0;
 }

@@ -36,4 +36,9 @@ struct app_ops {
     /* The client has left or closed its sending side; comes at most once. Writing may still succeed in the second
      * case: request_write() knows. A body that was incomplete will stay so (request->body_end remains false). */
     void (*on_disconnect)(struct request *request);
+
+    /* The time of the request is over (request_expire()), and the client was told; the application is to give up, as well as
+     * it can. Only while it has not finished the request. True: what it leaves behind may be half done, so that the
+     * process should be replaced. NULL: it cannot be made to. */
+    bool (*on_deadline)(struct request *request);
 };

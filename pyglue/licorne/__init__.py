@@ -1,7 +1,7 @@
 """licorne: an application server for Python web apps."""
 
 _LOOP = ("EventLoopPolicy", "Loop", "install", "new_event_loop")
-_CORE = ("ClientDisconnected", "__version__")
+_CORE = ("ClientDisconnected", "Deadline", "RequestTimeout", "__version__")
 
 
 def __getattr__(name: str) -> object:

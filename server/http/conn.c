@@ -49,6 +49,8 @@ static void drop_request(struct conn *c)
     struct request *r = c->request;
     if (r == NULL)
         return;
+    if (r->response == RESPONSE_DONE && !r->core.overruled)
+        deadlines_end(r);
     http_server_finished(c->server, r);
     c->request = NULL;
     r->conn = NULL;
@@ -105,6 +107,7 @@ static void refuse(struct conn *c, int status, enum close_reason reason)
     if (told)
         http_server_tell_gone(c->server, r);
     c->reason = reason;
+    r->core.overruled = told;
     response_error(r, status, true);
     if (told)
         r->response = RESPONSE_BODY; /* not the application's: for it the client has left */
@@ -347,6 +350,8 @@ static void dispatch(struct conn *c)
     conn_enter(c, CONN_SERVING);
     arm_body_timer(c);
     http_server_begun(c->server, r);
+    if (c->server->deadlines.timeout_ms > 0)
+        deadlines_begin(&c->server->deadlines, r);
     request_ref(r);
     c->server->app->ops->on_request(c->server->app, r);
     if (r->conn && r->refs == 2) { /* nobody has it, and it is not answered */
@@ -574,13 +579,28 @@ void conn_upgrade(struct conn *c, struct websocket *websocket)
     conn_enter(c, CONN_WEBSOCKET);
 }
 
+static bool is_framed(const struct request *r)
+{
+    return r->core.response_chunked || r->core.response_length >= 0;
+}
+
 void conn_response_broken(struct conn *c)
 {
-    struct request *r = c->request;
-    bool framed = r->core.response_chunked || r->core.response_length >= 0;
-    c->reset_after = !framed; /* else the missing rest says it, and what was sent may arrive */
+    c->reset_after = !is_framed(c->request); /* else the missing rest says it, and what was sent may arrive */
     drop_request(c);
     conn_leave(c, CLOSE_RESPONSE_TRUNCATED);
+}
+
+void conn_expire(struct conn *c)
+{
+    if (c->request->response <= RESPONSE_HELD) {
+        refuse(c, 504, CLOSE_REQUEST_TIMEOUT);
+        io_flush(&c->io); /* an application that is inside a call may not come back soon */
+        return;
+    }
+    if (!is_framed(c->request))
+        io_abort(&c->io);
+    conn_close(c, CLOSE_REQUEST_TIMEOUT);
 }
 
 void conn_response_full(struct conn *c)
@@ -617,12 +637,17 @@ static int timeout_of(int64_t limit_ms)
     return limit_ms <= 0 || limit_ms > INT32_MAX ? -1 : (int)limit_ms;
 }
 
-static int conn_wait(struct conn *c, short events, int timeout_ms)
+/* Also bounded by the request's own deadline: then 0 as well, and the connection is not the request's any more. */
+static int conn_wait(struct conn *c, short events, int64_t limit_ms)
 {
-    bool outer = c->in_wait;
+    struct request *r = c->request;
+    int64_t left_ms = request_time_left(r);
+    bool outer = c->in_wait, expires = left_ms != REQUEST_NO_DEADLINE && (limit_ms <= 0 || left_ms <= limit_ms);
     c->in_wait = true;
-    int progress = io_wait(&c->io, events, timeout_ms);
+    int progress = io_wait(&c->io, events, expires && left_ms == 0 ? 0 : timeout_of(expires ? left_ms : limit_ms));
     c->in_wait = outer;
+    if (progress == 0 && expires)
+        request_expire(r);
     return progress;
 }
 
@@ -633,8 +658,8 @@ int conn_wait_body(struct conn *c)
         io_flush(&c->io);
         if (c->io.eof)
             return -1;
-        int progress = conn_wait(c, POLLIN, timeout_of(settings_of(c)->body_timeout_ms));
-        if (progress == 0)
+        int progress = conn_wait(c, POLLIN, settings_of(c)->body_timeout_ms);
+        if (progress == 0 && r->conn)
             refuse(c, 408, CLOSE_BODY_TIMEOUT);
         if (progress <= 0)
             return progress;
@@ -647,8 +672,8 @@ int conn_wait_writable(struct conn *c)
     struct request *r = c->request;
     io_flush(&c->io);
     while (r->conn && c->io.queued_bytes > IO_LOW_WATER) {
-        int progress = conn_wait(c, POLLOUT, timeout_of(settings_of(c)->write_timeout_ms));
-        if (progress == 0)
+        int progress = conn_wait(c, POLLOUT, settings_of(c)->write_timeout_ms);
+        if (progress == 0 && r->conn)
             cut_off(c);
         if (progress <= 0)
             return progress;

@@ -87,6 +87,8 @@ void conn_response_done(struct conn *conn);
 void conn_upgrade(struct conn *conn, struct websocket *websocket);
 /* The response can not be completed: the client must see that. */
 void conn_response_broken(struct conn *conn);
+/* The application has had its time: 504, or an end that does not look like one. It is not the connection's any more. */
+void conn_expire(struct conn *conn);
 /* The application waits for room. */
 void conn_response_full(struct conn *conn);
 /* The application waits for the body, or has made room for more. */

@@ -134,6 +134,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->app = app;
     s->tally = &s->own_tally;
     s->requests = request_pool_new();
+    deadlines_init(&s->deadlines, s);
     s->forwarded = forwarded_new(settings);
     char *bad = NULL;
     address_set_init(&s->proxies, &settings->proxy_allow_ips, &bad); /* was validated */
@@ -193,6 +194,18 @@ void http_server_on_finished(struct http_server *s, void (*on_finished)(void *ar
     s->on_finished_arg = arg;
 }
 
+void http_server_on_worn(struct http_server *s, void (*on_worn)(void *arg, const char *reason), void *arg)
+{
+    s->on_worn = on_worn;
+    s->on_worn_arg = arg;
+}
+
+void http_server_worn(struct http_server *s, const char *reason)
+{
+    if (s->on_worn)
+        s->on_worn(s->on_worn_arg, reason);
+}
+
 void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void *arg)
 {
     s->on_empty = on_empty;
@@ -232,6 +245,7 @@ void http_server_free(struct http_server *s)
     access_log_free(s->access_log);
     forwarded_free(s->forwarded);
     address_set_done(&s->proxies);
+    deadlines_done(&s->deadlines);
     request_pool_close(s->requests);
     free(s);
 }

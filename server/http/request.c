@@ -5,6 +5,7 @@
 
 #include "server/base/mem.h"
 #include "server/http/conn.h"
+#include "server/http/deadlines.h"
 #include "server/http/response.h"
 #include "server/http/server_state.h"
 
@@ -74,6 +75,7 @@ static void request_reset(struct request *r)
     fresh.content_length = fresh.core.response_length = -1;
     *r = fresh;
     list_init(&r->core.node);
+    list_init(&r->core.deadline_node);
 }
 
 struct request *request_new(struct request_pool *pool, struct conn *conn)
@@ -123,6 +125,7 @@ void request_unref(struct request *r)
     if (--r->refs > 0)
         return;
     struct request_pool *pool = r->core.pool;
+    deadlines_end(r);
     pool->live--;
     inflight_end(&pool->inflight, r->place);
     if (r->core.free_cache && r->core.cache)

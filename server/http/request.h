@@ -25,7 +25,10 @@
 #define REQUEST_BODY_HIGH_WATER (64 * 1024)
 #define REQUEST_BODY_LOW_WATER (16 * 1024)
 
+#define REQUEST_NO_DEADLINE INT64_MAX
+
 struct conn;
+struct deadlines;
 struct request_pool;
 
 /* One header field. In a request the name is in lower case and the value without surrounding blanks. */
@@ -109,6 +112,12 @@ struct request {
         struct endpoint client;    /* as a trusted proxy says … */
         bool is_forwarded;         /* … if it does */
         bool is_https;
+        struct deadlines *deadlines;  /* NULL: its time is not limited (any more) */
+        struct list deadline_node;    /* in one of their lists */
+        uint64_t given_ms;            /* when the application got it, if it is timed; monotonic */
+        uint64_t deadline_ms;
+        bool expired;                 /* request_expire() was called */
+        bool overruled;               /* the response is the server's, while the application is at work on its own */
         void *cache;               /* request_conn_cache() without a connection */
         void (*free_cache)(void *);
     } core;
@@ -176,9 +185,22 @@ enum request_result request_finish(struct request *request);
  * never takes a part for the whole. */
 void request_fail(struct request *request, int status);
 
+/* --- its time: request_timeout ------------------------------------------------------------------------------------ */
+
+/* How long the application may still take, in ms; REQUEST_NO_DEADLINE: there is no limit (any more: the response is
+ * complete). */
+int64_t request_time_left(const struct request *request);
+/* Another limit, from now on; REQUEST_NO_DEADLINE takes it away. Without effect when nothing is timed: request_timeout is 0,
+ * the response is complete, or the time was over. */
+void request_set_deadline(struct request *request, int64_t in_ms);
+/* The time is over: answers 504, or aborts the connection if the head is out, so that the client never takes a part for the
+ * whole; for the application the client has left, and it is told (on_deadline). The loop calls it; whoever keeps the
+ * loop waiting has to do so himself. Once. */
+void request_expire(struct request *request);
+
 /* For a thread that waits outside the loop (WSGI inline): waits until more body has come or more room is there, pumping
- * this connection alone. 1: progress; 0: the time limit of the state has passed (the connection was closed with its
- * reason); -1: gone. */
+ * this connection alone, at most until the request's deadline. 1: progress; 0: a time limit has passed (the connection
+ * was closed with its reason); -1: gone. */
 int request_wait_body(struct request *request);
 int request_wait_writable(struct request *request);
 

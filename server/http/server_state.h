@@ -3,6 +3,7 @@
 
 #include "config/address_set.h"
 #include "server/base/list.h"
+#include "server/http/deadlines.h"
 #include "server/http/http_server.h"
 #include "server/net/loop.h"
 
@@ -21,6 +22,7 @@ struct http_server {
     struct app *app;
     struct access_log *access_log; /* NULL: none */
     struct request_pool *requests;
+    struct deadlines deadlines;
     struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
     struct address_set proxies;    /* who may say by the PROXY protocol whose connection it is */
     struct list conns;             /* open */
@@ -37,6 +39,8 @@ struct http_server {
     void *on_empty_arg;
     void (*on_finished)(void *arg, uint64_t requests);
     void *on_finished_arg;
+    void (*on_worn)(void *arg, const char *reason);
+    void *on_worn_arg;
     struct tally *tally; /* own_tally, or where others see it */
     struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
@@ -48,6 +52,8 @@ void http_server_begun(struct http_server *server, struct request *request);
 void http_server_finished(struct http_server *server, struct request *request);
 /* The application is told, at the end of the turn, that the client has left. Takes a reference meanwhile. */
 void http_server_tell_gone(struct http_server *server, struct request *request);
+/* The time of a request was over, and what the application does with it now is not known to end well. */
+void http_server_worn(struct http_server *server, const char *reason);
 /* A connection was closed: its memory goes at the end of the turn. */
 struct conn;
 void http_server_bury(struct http_server *server, struct conn *conn);

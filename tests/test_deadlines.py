@@ -1,0 +1,284 @@
+"""request_timeout and timeout: how a request that takes too long ends, in every mode, and that nobody else is hurt."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.raw_client import RawClient
+from support.server import Server, alive, wait_until
+
+APPS = Path(__file__).parent / "apps"
+LIMIT = 0.7  # s
+
+pytestmark = pytest.mark.sanitized
+
+
+def serve(app: str, *args: str, limit: float = LIMIT) -> Server:
+    return Server(f"deadline_apps:{app}", "--request-timeout", str(limit), *args, cwd=APPS)
+
+
+@contextlib.contextmanager
+def asked(server: Server, target: str, *fields: str, method: str = "GET") -> Iterator[RawClient]:
+    with RawClient(server.connect()) as client:
+        client.request(method, target, *fields)
+        yield client
+
+
+def get(server: Server, target: str) -> tuple[int, bytes]:
+    with asked(server, target) as client:
+        response = client.response()
+        return response.status, response.body
+
+
+def assert_cut(client: RawClient) -> None:
+    """The part came, and the client cannot take it for the whole."""
+    response = client.response()
+    assert response.status == 200
+    assert not response.complete
+    assert response.body == b"part"
+
+
+# --- ASGI
+
+
+@pytest.fixture(scope="module")
+def asgi() -> Iterator[Server]:
+    with serve("app") as server:
+        yield server
+        assert "Booting" in server.log
+        assert len(re.findall("Booting worker", server.log)) == 1, "no worker had to be replaced"
+
+
+@pytest.mark.smoke
+def test_asgi_is_cancelled_and_answered(asgi: Server) -> None:
+    with asked(asgi, "/sleeps?a") as client:
+        response = client.response()
+        assert response.status == 504
+        assert response["connection"] == "close"
+        assert client.rest() == b""
+    asgi.wait_log("cancelled True")
+    asgi.wait_log("finally ClientDisconnected")
+    asgi.wait_log(r"Request timed out after \d\.\d s .*: GET /sleeps\?a from 127\.0\.0\.1: answered with 504")
+    found = asgi.wait_log(r"(?s)The request that timed out was here: GET /sleeps\?a\n(.*?)CancelledError")
+    assert "in sleeps" in found[0].group(1), "the traceback says where"
+
+
+def test_asgi_beside_it_goes_on(asgi: Server) -> None:
+    with asked(asgi, "/sleeps?b") as slow:
+        with RawClient(asgi.connect()) as beside:
+            while not slow.data:
+                beside.request("GET", "/")
+                assert beside.response().body == b"hello"
+                slow.connection.settimeout(0.01)
+                with contextlib.suppress(TimeoutError):
+                    slow.receive()
+        assert slow.response().status == 504
+
+
+@pytest.mark.parametrize("query", ["", "length"])
+def test_asgi_part_is_not_taken_for_the_whole(asgi: Server, query: str) -> None:
+    with asked(asgi, f"/streams?{query}") as client:
+        assert_cut(client)
+    asgi.wait_log("stream ended")
+
+
+def test_asgi_part_without_framing_ends_in_a_reset(asgi: Server) -> None:
+    with RawClient(asgi.connect()) as client:
+        client.send(b"GET /streams HTTP/1.0\r\n\r\n")
+        client.until(b"part")
+        with pytest.raises(ConnectionResetError):
+            client.connection.recv(100)
+
+
+def test_asgi_that_waits_in_receive(asgi: Server) -> None:
+    assert get(asgi, "/receives")[0] == 504
+
+
+def test_asgi_that_gives_in_is_no_failure(asgi: Server) -> None:
+    assert get(asgi, "/gives_in")[0] == 504
+    asgi.wait_log("gave in")
+    assert get(asgi, "/")[1] == b"hello"
+    assert "[ERROR]" not in asgi.log
+
+
+def test_asgi_extends(asgi: Server) -> None:
+    assert get(asgi, "/extends") == (200, b"extended")
+    asgi.wait_log("left at the end: None")
+
+
+def test_asgi_takes_its_limit_away(asgi: Server) -> None:
+    assert get(asgi, "/unlimited") == (200, b"<licorne.Deadline: no limit>")
+
+
+def test_asgi_shortens() -> None:
+    with serve("app", limit=3600) as server:
+        assert get(server, "/shortens")[0] == 504
+        assert get(server, "/waits?0.3")[0] == 200
+
+
+def test_wrong_limits_are_refused(asgi: Server) -> None:
+    assert get(asgi, "/refused") == (200, b"ValueError ValueError TypeError TypeError")
+
+
+def test_asgi_complete_response_ends_the_time(asgi: Server) -> None:
+    assert get(asgi, "/background") == (200, b"complete")
+    asgi.wait_log("background went on")
+
+
+def test_asgi_whose_client_has_left_is_cancelled_too(asgi: Server) -> None:
+    with asked(asgi, "/says_hello_and_sleeps?gone") as client:
+        asgi.wait_log("it has begun")
+        client.reset()
+    asgi.wait_log(r"GET /says_hello_and_sleeps\?gone from .*: its client had left")
+
+
+def offer(server: Server, path: str) -> RawClient:
+    client = RawClient(server.connect())
+    client.request(
+        "GET", path, "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    return client
+
+
+def test_websocket_has_no_limit_once_it_is_accepted(asgi: Server) -> None:
+    with offer(asgi, "/") as client:
+        assert client.head().status == 101
+        assert get(asgi, "/sleeps?ws")[0] == 504  # so much time has passed
+        assert get(asgi, "/sleeps?ws")[0] == 504
+        client.send(b"\x81\x82\0\0\0\0hi")
+        assert client.exactly(4) == b"\x81\x02hi"
+
+
+def test_websocket_that_is_not_answered(asgi: Server) -> None:
+    with offer(asgi, "/never") as client:
+        assert client.response().status == 504
+    asgi.wait_log("offer ended")
+
+
+def test_without_a_limit_there_is_no_extension() -> None:
+    with Server("deadline_apps:without", cwd=APPS) as server:
+        assert get(server, "/") == (200, b"[]")
+
+
+# --- WSGI, inline and in threads
+
+MODES = {"inline": (), "threads": ("--threads", "2")}
+
+
+@pytest.fixture(params=MODES)
+def wsgi(request: pytest.FixtureRequest) -> Iterator[Server]:
+    with serve("wsgi", *MODES[request.param]) as server:
+        server.args.append(request.param)  # for is_inline()
+        yield server
+
+
+def is_inline(server: Server) -> bool:
+    return server.args[-1] == "inline"
+
+
+def wait_replaced(server: Server, count: int = 2) -> None:
+    """The worker is replaced, and the replacement was there first."""
+    server.wait_log("Booting worker", count=count)
+    first = server.workers()[0]
+    wait_until(lambda: not alive(first) or len(server.workers()) < count, "the end of the worker")
+    server.wait_log("request_timeout")
+
+
+@pytest.mark.smoke
+def test_wsgi_is_answered_and_replaced(wsgi: Server) -> None:
+    with asked(wsgi, "/handles_exceptions?a") as client:
+        response = client.response()
+        assert response.status == 504
+        assert response["connection"] == "close"
+        assert client.rest() == b""
+    wsgi.wait_log(r"Request timed out after \d\.\d s .*: GET /handles_exceptions\?a from 127\.0\.0\.1: answered with 504")
+    wsgi.wait_log("finally")
+    found = wsgi.wait_log(r"(?s)The request that timed out was here: GET /handles_exceptions\?a\n(.*?)RequestTimeout")
+    assert "in wsgi_handles_exceptions" in found[0].group(1)
+    wait_replaced(wsgi)
+    assert get(wsgi, "/") == (200, b"hello")
+    assert "[ERROR]" not in wsgi.log
+
+
+@pytest.mark.parametrize("path", ["/sleeps", "/spins", "/reads", "/waits_for_a_lock"])
+def test_wsgi_inline_is_interrupted_wherever_it_is(path: str) -> None:
+    with serve("wsgi") as server:
+        assert get(server, path)[0] == 504
+        found = server.wait_log(rf"(?s)The request that timed out was here: GET {path}\n(.*?)RequestTimeout")
+        assert f"in wsgi_{path[1:]}" in found[0].group(1)
+        assert get(server, "/") == (200, b"hello")
+
+
+def test_wsgi_thread_that_cannot_be_interrupted_is_answered(tmp_path: Path) -> None:
+    with serve("wsgi", "--threads", "2", "--graceful-timeout", "1") as server:
+        assert get(server, "/reads")[0] == 504
+        wait_replaced(server)
+        assert get(server, "/") == (200, b"hello")
+
+
+def test_wsgi_that_waits_for_its_body(wsgi: Server) -> None:
+    with asked(wsgi, "/reads_body", "Content-Length: 100000", method="POST") as client:
+        client.send(bytes(70000))
+        assert client.response().status == 504
+    wsgi.wait_log(r"(?s)was here: POST /reads_body\n.*in wsgi_reads_body.*RequestTimeout")
+
+
+def test_wsgi_that_waits_for_a_slow_reader(wsgi: Server) -> None:
+    with asked(wsgi, "/writes") as client:
+        wsgi.wait_log("GET /writes from 127.0.0.1: its connection was cut")
+        wsgi.wait_log("The request that timed out was here: GET /writes")
+        client.rest()
+
+
+@pytest.mark.parametrize("query", ["", "length"])
+def test_wsgi_part_is_not_taken_for_the_whole(query: str) -> None:
+    with serve("wsgi") as server:
+        with asked(server, f"/streams?{query}") as client:
+            assert_cut(client)
+        server.wait_log("stream ended")
+
+
+def test_wsgi_thread_part_is_not_taken_for_the_whole() -> None:
+    with serve("wsgi", "--threads", "2", "--graceful-timeout", "1") as server:
+        with asked(server, "/streams") as client:
+            assert_cut(client)
+
+
+def test_wsgi_extends(wsgi: Server) -> None:
+    assert get(wsgi, "/extends") == (200, b"extended")
+    assert get(wsgi, "/handles_exceptions")[0] == 504, "the next one has the usual limit"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wsgi_shortens(mode: str) -> None:
+    with serve("wsgi", *MODES[mode], limit=3600) as server:
+        assert get(server, "/shortens")[0] == 504
+
+
+def test_wsgi_interruption_hits_no_other_request(wsgi: Server) -> None:
+    """Requests end all around the time of their limit, on threads that serve others at once."""
+    with RawClient(wsgi.connect()) as client:
+        for i in range(8):
+            client.request("GET", f"/waits?s={LIMIT - 0.02 + 0.005 * i:.3f}")
+            if client.response().status != 200:
+                client.close()
+                client.__init__(wsgi.connect())
+            for _ in range(20):
+                client.request("GET", "/")
+                assert client.response().body == b"hello"
+    assert not re.findall("here: GET /$", wsgi.log, re.MULTILINE)
+
+
+def test_wsgi_in_the_queue_is_answered_and_dropped() -> None:
+    with serve("wsgi", "--threads", "2", "--graceful-timeout", "1") as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(asked(server, "/reads"))
+        server.wait_log("it reads", count=2)
+        waiting = stack.enter_context(asked(server, "/queued"))
+        assert waiting.response().status == 504
