@@ -4,8 +4,8 @@ request, and how evenly long-lived connections are spread.
 
     bench/accept.py [--workers 1,4,16,64] [--connections 4000] [--args="--reuse-port"]
 
-`steady`: one connection after the other, while all workers wait: how many of them wake up for it shows here. `bursts`: 32
-connections at once. A worker's first connections touch memory that it shared before, so that each gets some beforehand.
+`steady`: one connection after the other, while all workers wait: how many of them wake up for it shows here. `bursts`:
+32 connections at once. A worker's first connections touch memory that it shared before: each gets some beforehand.
 """
 
 from __future__ import annotations
