@@ -33,6 +33,9 @@ static void append_placeholder(const struct setting_row *row, struct buf *out)
     case SETTING_INT:
         buf_append_str(out, STR(" N"));
         break;
+    case SETTING_COUNT:
+        buf_append_str(out, STR(" N|auto"));
+        break;
     case SETTING_BYTES:
         buf_append_str(out, STR(" BYTES"));
         break;

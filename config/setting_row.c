@@ -11,6 +11,7 @@
 #define NUMBER(name, member, kind, fallback, min, max, ...)                                                            \
     { #name, kind, offsetof(struct settings, member), NULL, fallback, min, max, NULL, __VA_ARGS__ },
 #define INT(name, ...) NUMBER(name, name, SETTING_INT, __VA_ARGS__)
+#define COUNT(name, ...) NUMBER(name, name, SETTING_COUNT, __VA_ARGS__)
 #define BYTES(name, ...) NUMBER(name, name, SETTING_BYTES, __VA_ARGS__)
 #define SECONDS(name, ...) NUMBER(name, name##_ms, SETTING_SECONDS, __VA_ARGS__)
 #define STRING(name, fallback, ...)                                                                                    \
@@ -25,6 +26,7 @@ const struct setting_row setting_rows[] = {
 #undef BOOL
 #undef NUMBER
 #undef INT
+#undef COUNT
 #undef BYTES
 #undef SECONDS
 #undef STRING

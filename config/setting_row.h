@@ -11,6 +11,7 @@
 enum setting_kind {
     SETTING_BOOL,
     SETTING_INT,
+    SETTING_COUNT, /* an INT, or auto: 0 */
     SETTING_BYTES,
     SETTING_SECONDS, /* in milliseconds */
     SETTING_STRING,

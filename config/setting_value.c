@@ -176,6 +176,9 @@ bool setting_row_parse(const struct setting_row *row, const char *text, int64_t 
         return parse_choice(row, s, number);
     case SETTING_INT:
         return parse_int(s, number) && *number >= row->min && *number <= row->max;
+    case SETTING_COUNT:
+        *number = 0;
+        return str_ieq(s, STR("auto")) || (parse_int(s, number) && *number >= row->min && *number <= row->max);
     case SETTING_BYTES:
         return parse_bytes(s, number) && *number >= row->min && *number <= row->max;
     case SETTING_SECONDS:
@@ -220,6 +223,9 @@ void setting_row_format(const struct setting_row *row, int64_t number, struct bu
     case SETTING_SECONDS:
         format_seconds(number, text);
         break;
+    case SETTING_COUNT:
+        buf_printf(text, number ? "%lld" : "auto", (long long)number);
+        break;
     default:
         buf_printf(text, "%lld", (long long)number);
     }
@@ -258,6 +264,11 @@ void setting_row_allowed(const struct setting_row *row, struct buf *text)
     case SETTING_INT:
         buf_append_str(text, STR("a whole number "));
         append_range(row, text);
+        break;
+    case SETTING_COUNT:
+        buf_append_str(text, STR("a whole number "));
+        append_range(row, text);
+        buf_append_str(text, STR(", or auto"));
         break;
     case SETTING_BYTES:
         buf_append_str(text, STR("a number of bytes (or 64k, 1M, 1G) "));

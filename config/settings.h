@@ -29,6 +29,7 @@ enum settings_source { SOURCE_DEFAULT, SOURCE_CONFIG_FILE, SOURCE_ENVIRONMENT, S
 
 #define BOOL(name, ...) bool name;
 #define INT(name, ...) int64_t name;
+#define COUNT(name, ...) int64_t name;
 #define BYTES(name, ...) int64_t name;
 #define SECONDS(name, ...) int64_t name##_ms;
 #define STRING(name, ...) const char *name;
@@ -42,6 +43,7 @@ struct settings {
 };
 #undef BOOL
 #undef INT
+#undef COUNT
 #undef BYTES
 #undef SECONDS
 #undef STRING

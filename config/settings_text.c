@@ -197,7 +197,8 @@ static void append_python(const struct settings *settings, const struct setting_
         buf_append_str(text, STR("None"));
     else if (row->kind == SETTING_LIST)
         append_python_list(text, (const void *)((const char *)settings + row->offset));
-    else if (row->kind == SETTING_STRING || row->kind == SETTING_CHOICE)
+    else if (row->kind == SETTING_STRING || row->kind == SETTING_CHOICE ||
+             (row->kind == SETTING_COUNT && strcmp(value, "auto") == 0))
         append_python_text(text, value);
     else
         buf_append_str(text, str_from(value));

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import subprocess
 import time
@@ -154,3 +156,67 @@ def test_what_a_full_worker_cannot_take_others_do(folder):
             clients.open.pop(7)[1].close()
             waiting.settimeout(30)
             assert int(waiting.recv(4096).partition(b"\r\n\r\n")[2]) == somebody
+
+
+# --- workers = auto
+
+CPUS = sorted(os.sched_getaffinity(0))
+
+
+def ready_workers(folder: Path) -> int:
+    return len(connections(folder))
+
+
+def test_auto_follows_the_affinity_and_is_found_anew_in_a_reload(folder):
+    with serve(folder, "--workers", "auto", "--boot-grace", "0", env={"WEB_CONCURRENCY": ""}) as server:
+        assert ready_workers(folder) == len(CPUS)
+        os.sched_setaffinity(server.pid, CPUS[:1])
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 2 serves")
+        wait_until(lambda: ready_workers(folder) == 1)
+        assert "workers = auto: 1, as 1 CPU can be used" in server.log
+
+
+@pytest.mark.parametrize("place", ["command line", "file", "environment", "platform"])
+def test_auto_can_be_said_everywhere(folder, place):
+    os.sched_setaffinity(0, CPUS[:1])  # inherited
+    try:
+        (folder / "licorne.conf.py").write_text('workers = "auto"\n' if place == "file" else "")
+        args = ["--workers", "auto"] if place == "command line" else []
+        name = {"environment": "LICORNE_WORKERS", "platform": "WEB_CONCURRENCY"}.get(place)
+        with serve(folder, *args, env={name: "auto"} if name else {}) as server:
+            assert ready_workers(folder) == 1
+            assert "workers = auto: 1" in server.log
+    finally:
+        os.sched_setaffinity(0, CPUS)
+
+
+def test_auto_takes_what_the_platform_proposes(folder):
+    with serve(folder, "--workers", "auto", env={"WEB_CONCURRENCY": "3"}) as server:
+        assert ready_workers(folder) == 3
+        assert "workers = auto: 3, as $WEB_CONCURRENCY says" in server.log
+
+
+def test_a_number_is_stronger_than_what_the_platform_proposes(folder):
+    with serve(folder, "--workers", "2", env={"WEB_CONCURRENCY": "3"}):
+        assert ready_workers(folder) == 2
+
+
+def test_a_worker_is_counted_with_the_memory_that_it_may_have(folder):
+    half_of_all = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGESIZE") * 2 // 3
+    args = ["--workers", "auto", "--max-worker-memory", str(half_of_all)]
+    with serve(folder, *args, env={"WEB_CONCURRENCY": ""}):
+        assert ready_workers(folder) == 1
+
+
+# --- reuse_port
+
+
+def test_two_servers_share_a_port_only_if_both_are_told(folder):
+    with serve(folder, "--reuse-port") as first:
+        address = f"127.0.0.1:{first.port}"
+        with Server("a:app", "--reuse-port", "--bind", address, bind=None, cwd=folder) as second:
+            assert second.port == first.port
+        with Server("a:app", "--bind", address, bind=None, cwd=folder, wait=False) as refused:
+            assert refused.wait_exit() == 1
+            assert "in use" in refused.log

@@ -4,7 +4,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/process/capacity.h"
 #include "server/process/channel.h"
 #include "server/process/mold_handle.h"
 #include "server/process/notify.h"
@@ -49,6 +51,24 @@ static void bind_passed(struct generation *generation)
     buf_done(&errors);
 }
 
+/* A number takes the place of `auto`, and says where it comes from. */
+static void count_workers(struct settings *settings)
+{
+    struct buf why = { 0 }, errors = { 0 };
+    char number[16];
+    if (settings->workers > 0)
+        return;
+    int workers = capacity_workers(settings->max_worker_memory, &why);
+    buf_append(&why, "", 1);
+    snprintf(number, sizeof(number), "%d", workers);
+    log_info("workers = auto: %d, %s", workers, buf_str(&why).p);
+    char *origin = mem_printf("%s, auto: %s", settings_origin(settings, "workers"), buf_str(&why).p);
+    settings_set(settings, "workers", number, SOURCE_COMMAND_LINE, origin, &errors);
+    free(origin);
+    buf_done(&why);
+    buf_done(&errors);
+}
+
 bool generation_configure(struct generation *generation, const struct channel_message *answer, struct buf *errors)
 {
     struct str text = { answer->data, answer->len };
@@ -56,6 +76,8 @@ bool generation_configure(struct generation *generation, const struct channel_me
                              settings_validate(&generation->settings, errors) &&
                              settings_has_app(&generation->settings, errors);
     bind_passed(generation);
+    if (generation->configured)
+        count_workers(&generation->settings);
     return generation->configured;
 }
 

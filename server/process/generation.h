@@ -24,8 +24,8 @@ struct generation {
 struct generation *generation_new(uint32_t number, const struct settings *given);
 void generation_free(struct generation *generation);
 
-/* Merges what the mold says of the config file into the settings and validates them. False with messages in `errors`.
- */
+/* Merges what the mold says of the config file into the settings, validates them, and finds out how many workers `auto`
+ * means. False with messages in `errors`. */
 bool generation_configure(struct generation *generation, const struct channel_message *answer, struct buf *errors);
 /* Sends the mold its question, or the settings that hold. 0, or -1 with errno. */
 int generation_ask(const struct generation *generation, const struct settings *given);

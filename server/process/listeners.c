@@ -62,13 +62,15 @@ static void close_keeping_errno(int fd)
 }
 
 /* A bound, listening socket, or -1 with errno. */
-static int listening_socket(const struct sockaddr *address, socklen_t len, int backlog)
+static int listening_socket(const struct sockaddr *address, socklen_t len, int backlog, bool reuse_port)
 {
     int fd = socket(address->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return -1;
     if (address->sa_family != AF_UNIX)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){ 1 }, sizeof(int));
+    if (address->sa_family != AF_UNIX && reuse_port)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &(int){ 1 }, sizeof(int));
     if (address->sa_family == AF_INET6)
         setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &(int){ 0 }, sizeof(int));
     if (bind(fd, address, len) == 0 && listen(fd, backlog) == 0)
@@ -103,7 +105,7 @@ static bool is_absent(int error)
 static int copy_of_open(const struct listeners *listeners, const struct addrinfo *wanted)
 {
     int error = errno;
-    for (int i = 0; i < listeners->count && error == EADDRINUSE; i++) {
+    for (int i = 0; i < listeners->count; i++) {
         struct sockaddr_storage bound = { 0 };
         socklen_t len = sizeof(bound);
         if (getsockname(listeners->fds[i], (struct sockaddr *)&bound, &len) == 0 && len == wanted->ai_addrlen &&
@@ -121,9 +123,9 @@ static int open_family(struct listeners *listeners, const struct addrinfo *found
     for (const struct addrinfo *it = found; it && listeners->count < LISTENERS_MAX; it = it->ai_next) {
         if (it->ai_family != family)
             continue;
-        int fd = listening_socket(it->ai_addr, it->ai_addrlen, backlog);
+        int fd = copy_of_open(listeners, it);
         if (fd < 0)
-            fd = copy_of_open(listeners, it);
+            fd = listening_socket(it->ai_addr, it->ai_addrlen, backlog, listeners->reuse_port);
         if (fd >= 0)
             add(listeners, fd, text);
         else if (is_absent(errno))
@@ -209,7 +211,7 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     if (has_file && clear_path(address->path, &where, len, text, errors) != 0)
         return -1;
     mode_t mask = umask(0111 | listeners->umask);
-    int fd = listening_socket((struct sockaddr *)&where, len, backlog);
+    int fd = listening_socket((struct sockaddr *)&where, len, backlog, false);
     umask(mask);
     if (fd < 0)
         return refuse(errors, text, errno);

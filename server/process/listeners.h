@@ -13,6 +13,7 @@ struct listeners {
     int fds[LISTENERS_MAX];
     char *texts[LISTENERS_MAX]; /* the item of `bind` that each stands for; a host name may have several */
     int count;
+    bool reuse_port;            /* for those opened from now on */
     mode_t umask;               /* what a unix socket's file does not get, beside the x bits */
     struct listeners_path {
         char *path;             /* a unix socket's file, to be unlinked if it is still the one we made; else NULL */

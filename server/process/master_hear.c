@@ -79,6 +79,7 @@ static void announce(const struct master *master, const struct generation *gener
 
 static int open_listeners(struct master *master, const struct settings *settings, struct buf *errors)
 {
+    master->listeners.reuse_port = settings->reuse_port;
     return listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors);
 }
 

@@ -46,6 +46,7 @@ static struct http_fixture fx;
 
 #define BOOL(name, value, ...) .name = value,
 #define INT(name, value, ...) .name = value,
+#define COUNT(name, value, ...) .name = value,
 #define BYTES(name, value, ...) .name = value,
 #define SECONDS(name, value, ...) .name##_ms = value,
 #define STRING(name, value, ...) .name = value,
@@ -56,6 +57,7 @@ static const struct settings fixture_defaults = {
 };
 #undef BOOL
 #undef INT
+#undef COUNT
 #undef BYTES
 #undef SECONDS
 #undef STRING

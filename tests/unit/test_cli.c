@@ -78,6 +78,7 @@ static void test_forms(void)
 {
     CHECK(sets("--workers 4", "workers", "4"));
     CHECK(sets("--workers=4", "workers", "4"));
+    CHECK(sets("--workers auto", "workers", "auto"));
     CHECK(sets("-w 4", "workers", "4"));
     CHECK(sets("-w4", "workers", "4"));
     CHECK(sets("-w=4", "workers", "4"));
@@ -153,7 +154,7 @@ static void test_usage_errors(void)
     CHECK(refused("-Z", CLI_USAGE_ERROR, "-Z: no such option"));
     CHECK(refused("--limit-request 3", CLI_USAGE_ERROR,
                   "--limit-request: ambiguous: --limit-request-line or --limit-request-fields?"));
-    CHECK(refused("--workers", CLI_USAGE_ERROR, "--workers: needs a value: a whole number from 1 to 1024 must follow"));
+    CHECK(refused("--workers", CLI_USAGE_ERROR, "--workers: needs a value: a whole number from 1 to 1024, or auto must follow"));
     CHECK(refused("--workers --preload", CLI_USAGE_ERROR, "--workers: needs a value"));
     CHECK(refused("--n 1", CLI_USAGE_ERROR, "ambiguous"));
     CHECK(refused("'--x\n\x1b=1'", CLI_USAGE_ERROR, "--x\\x0a\\x1b: no such option"));
@@ -161,7 +162,7 @@ static void test_usage_errors(void)
 
 static void test_bad_values(void)
 {
-    CHECK(refused("-w many", CLI_VALUE_ERROR, "workers = 'many' (from -w): must be a whole number from 1 to 1024"));
+    CHECK(refused("-w many", CLI_VALUE_ERROR, "workers = 'many' (from -w): must be a whole number from 1 to 1024, or auto"));
     CHECK(refused("-w -1", CLI_VALUE_ERROR, "workers = '-1'"));
     CHECK(refused("-w 0 -t x --log-level loud --foo", CLI_USAGE_ERROR, "workers = '0'"));
     CHECK(strstr(said, "timeout = 'x'") && strstr(said, "loglevel = 'loud'") && strstr(said, "--foo"));
@@ -309,7 +310,7 @@ static void test_help(void)
             CHECK(memmem(text, strlen(text), spelling.p, spelling.len));
         CHECK(strstr(text, setting_rows[i].group));
     }
-    CHECK(strstr(text, "  -w, --workers N             Number of worker processes. [1]\n"));
+    CHECK(strstr(text, "  -w, --workers N|auto        Number of worker processes. auto:"));
     for (const char *line = text; *line; line = strchr(line, '\n') + 1)
         CHECK(strchr(line, '\n') - line <= 95); /* a long choice may stand out, text may not */
     buf_done(&out);

@@ -306,7 +306,7 @@ static void test_messages(void)
 {
     begin();
     CHECK(!set("workers", "lots"));
-    CHECK(strcmp(messages(), "workers = 'lots' (from here): must be a whole number from 1 to 1024\n") == 0);
+    CHECK(strcmp(messages(), "workers = 'lots' (from here): must be a whole number from 1 to 1024, or auto\n") == 0);
     CHECK(!set("loglevel", "warn"));
     CHECK(says("did you mean 'warning'?"));
     CHECK(!set("header_map", "dorp"));

@@ -125,6 +125,7 @@ static void set_one(struct settings *s, const char *name, long value)
         s->field = value;
 #define BOOL(row, ...) ROW(row, row)
 #define INT(row, ...) ROW(row, row)
+#define COUNT(row, ...) ROW(row, row)
 #define BYTES(row, ...) ROW(row, row)
 #define SECONDS(row, ...) ROW(row, row##_ms)
 #define STRING(row, ...)
