@@ -4,9 +4,10 @@
  *     asgi_runtime   the asyncio loop, the root task, start and end
  *     asgi_lifespan  the lifespan scope
  *     scope          the scope dict of a request
- *     asgi_http      a request's life: task, outcome, what the server reports
+ *     asgi_task      the task that a request or a WebSocket is
+ *     asgi_http      a request's life: outcome, what the server reports
  *     asgi_receive   its receive()          asgi_send   its send()
- *     asgi_websocket all of these for a WebSocket
+ *     asgi_websocket, _receive, _send: the same for a WebSocket
  *     asgi_awaitable what receive() and send() return
  *
  * All with the GIL held, on the loop's thread. */
@@ -49,16 +50,29 @@ static inline struct asgi *asgi_of(struct runtime *runtime)
     return (struct asgi *)runtime;
 }
 
+/* --- asgi_task.c ------------------------------------------------------------------------------------------------- */
+
 /* licorne.ClientDisconnected, an OSError: what send() raises when nobody listens any more. */
 extern PyObject *asgi_client_disconnected;
 /* asyncio.CancelledError; set once there is a runtime. */
 extern PyObject *asgi_cancelled_error;
 
+/* Calls the application with `scope` (stolen; NULL with an exception) and takes the first step of its task. Returns the task if
+ * it waits: `self` is then called with it when it is done. NULL: it is over, *exception is what it raised, or NULL. */
+PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, PyObject **exception);
+/* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
+PyObject *asgi_task_exception(PyObject *task);
+bool asgi_task_done(PyObject *task);
+/* Its time is over: a CancelledError at its next step. */
+void asgi_task_cancel(PyObject *task);
+/* Does the exception come from our own "the client has gone"? */
+bool asgi_from_disconnect(PyObject *exception);
+int asgi_task_add(PyObject *module);
+
 /* --- asgi_http.c ------------------------------------------------------------------------------------------------- */
 
 struct asgi_http {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
+    PyObject_HEAD vectorcallfunc vectorcall;
     struct asgi *asgi;       /* NULL: the runtime is gone */
     struct request *request; /* counted; NULL: the application has returned */
     PyObject *task;          /* once it has suspended, until it is done */
@@ -77,13 +91,6 @@ struct asgi_http {
 
 extern const struct app_ops asgi_http_ops;
 int asgi_http_add(PyObject *module);
-/* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
-PyObject *asgi_task_exception(PyObject *task);
-bool asgi_task_done(PyObject *task);
-/* Its time is over: a CancelledError at its next step. */
-void asgi_task_cancel(PyObject *task);
-/* Does the exception come from our own "the client has gone"? */
-bool asgi_from_disconnect(PyObject *exception);
 /* Nothing more goes out or comes in for it: whoever waits learns that. */
 void asgi_http_complete(struct asgi_http *http);
 /* … and lets the request go. */

@@ -11,16 +11,12 @@
 
 #include <structmember.h>
 
-#include "pyglue/aioloop.h"
 #include "pyglue/deadline.h"
 #include "pyglue/names.h"
 #include "pyglue/pyerr.h"
 #include "server/http/request.h"
 
 #define FREE_MAX 128
-
-PyObject *asgi_client_disconnected;
-PyObject *asgi_cancelled_error;
 
 static PyTypeObject *http_type;
 static struct asgi_http *free_https[FREE_MAX];
@@ -90,22 +86,6 @@ static void http_dealloc(PyObject *self)
 
 /* -------------------------------------------------------------------------------------------------- how it ended */
 
-/* Does the exception come from our own "the client has gone"? Frameworks raise theirs while handling ours. */
-bool asgi_from_disconnect(PyObject *exception)
-{
-    bool found = false;
-    Py_INCREF(exception);
-    for (int depth = 0; exception != NULL && !found && depth < 20; depth++) {
-        found = PyErr_GivenExceptionMatches(exception, asgi_client_disconnected);
-        PyObject *cause = PyException_GetCause(exception);
-        if (cause == NULL)
-            cause = PyException_GetContext(exception);
-        Py_SETREF(exception, cause);
-    }
-    Py_XDECREF(exception);
-    return found;
-}
-
 /* As much of the target as a log line should have. */
 static int target_len(const struct request *request)
 {
@@ -152,34 +132,6 @@ static void http_end(struct asgi_http *http, PyObject *exception)
         request_fail(http->request, 500);
     asgi_http_release(http);
     Py_XDECREF(exception);
-}
-
-bool asgi_task_done(PyObject *task)
-{
-    PyObject *done = PyObject_CallMethodNoArgs(task, names.done);
-    Py_XDECREF(done);
-    return done == Py_True;
-}
-
-PyObject *asgi_task_exception(PyObject *task)
-{
-    PyObject *exception = PyObject_CallMethodNoArgs(task, names.exception);
-    if (exception == NULL) {
-        exception = pyerr_take(); /* CancelledError; or InvalidStateError: not done */
-        if (!asgi_task_done(task))
-            Py_CLEAR(exception);
-    }
-    if (exception == Py_None)
-        Py_CLEAR(exception);
-    return exception;
-}
-
-void asgi_task_cancel(PyObject *task)
-{
-    PyObject *cancelled = PyObject_CallMethodNoArgs(task, names.cancel);
-    if (cancelled == NULL)
-        pyerr_log("Cannot cancel the task of a request that has timed out");
-    Py_XDECREF(cancelled);
 }
 
 /* The loop calls back: the task that had suspended is done. */
@@ -238,48 +190,17 @@ static PyObject *http_scope(struct asgi *asgi, struct asgi_http *http)
     return scope;
 }
 
-/* The application's coroutine: new reference. */
-static PyObject *http_coroutine(struct asgi *asgi, struct asgi_http *http)
-{
-    PyObject *scope = http_scope(asgi, http);
-    if (scope == NULL)
-        return NULL;
-    PyObject *args[] = { NULL, scope, (PyObject *)http, (PyObject *)http };
-    PyObject *coroutine = PyObject_Vectorcall(asgi->application, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(scope);
-    return coroutine;
-}
-
-/* The first step is over and the task is not: it is kept until it is done. Steals `task`. */
-static void http_suspend(struct asgi *asgi, struct asgi_http *http, PyObject *task)
-{
-    http->task = task;
-    Py_INCREF(http);
-    list_append(&asgi->suspended, &http->node);
-    PyObject *added = PyObject_CallMethodOneArg(task, names.add_done_callback, (PyObject *)http);
-    if (added == NULL)
-        pyerr_log("Cannot watch over the task of a request");
-    Py_XDECREF(added);
-}
-
-/* The coroutine's own task, its first step taken. */
+/* The application's own task; its first step is taken. */
 static void http_run(struct asgi *asgi, struct asgi_http *http)
 {
-    PyObject *coroutine = http_coroutine(asgi, http);
-    PyObject *task = coroutine != NULL ? aioloop_start_task(asgi->loop, coroutine, asgi->task_name) : NULL;
-    Py_XDECREF(coroutine);
-    if (task == NULL) {
-        /* Could not start; or SystemExit, KeyboardInterrupt, which a task's step lets through. */
-        PyObject *exception = pyerr_take();
-        if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception))
-            Py_XSETREF(asgi->raised, Py_NewRef(exception));
+    PyObject *exception;
+    http->task = asgi_task_begin(asgi, http_scope(asgi, http), (PyObject *)http, &exception);
+    if (http->task == NULL) {
         http_end(http, exception);
-    } else if (asgi_task_done(task)) {
-        http_end(http, asgi_task_exception(task));
-        Py_DECREF(task);
-    } else {
-        http_suspend(asgi, http, task);
+        return;
     }
+    Py_INCREF(http);
+    list_append(&asgi->suspended, &http->node);
 }
 
 static void on_request(struct app *app, struct request *request)
@@ -368,21 +289,15 @@ static PyType_Slot http_slots[] = {
 static PyType_Spec http_spec = {
     .name = "licorne._core.AsgiHttp",
     .basicsize = sizeof(struct asgi_http),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = http_slots,
 };
 
 int asgi_http_add(PyObject *module)
 {
+    (void)module;
     if (http_type == NULL && (http_type = (PyTypeObject *)PyType_FromSpec(&http_spec)) == NULL)
         return -1;
-    if (asgi_client_disconnected == NULL)
-        asgi_client_disconnected = PyErr_NewExceptionWithDoc(
-            "licorne.ClientDisconnected",
-            "Raised by send(): the client has closed the connection, nobody reads the response.\n\n"
-            "An application may let it pass: it is not logged as an error.",
-            PyExc_OSError, NULL);
-    return asgi_client_disconnected == NULL ? -1
-                                            : PyModule_AddObjectRef(module, "ClientDisconnected", asgi_client_disconnected);
+    return 0;
 }

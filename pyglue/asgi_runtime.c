@@ -236,8 +236,8 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
 
 int asgi_add(PyObject *module)
 {
-    if (asgi_awaitable_add(module) < 0 || asgi_receive_add(module) < 0 || asgi_http_add(module) < 0 ||
-        asgi_websocket_add(module) < 0)
+    if (asgi_awaitable_add(module) < 0 || asgi_task_add(module) < 0 || asgi_receive_add(module) < 0 ||
+        asgi_http_add(module) < 0 || asgi_websocket_add(module) < 0)
         return -1;
     return asgi_lifespan_add(module);
 }

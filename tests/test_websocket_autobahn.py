@@ -1,4 +1,4 @@
-"""Autobahn's cases. `make test` installs the suite where there is a Python 2.7 (scripts/autobahn); $WSTEST names another."""
+"""Autobahn's cases. scripts/autobahn installs the suite where there is a Python 2.7; $WSTEST names another."""
 
 from __future__ import annotations
 

@@ -1,0 +1,116 @@
+/* asgi_task: the task that each request and each WebSocket of an ASGI application is: how it begins, and what it ended with. The
+ * object that it is for (asgi_http, asgi_websocket) is its `receive`, its `send` and its done-callback in one. */
+#include "pyglue/asgi.h"
+
+#include "pyglue/aioloop.h"
+#include "pyglue/names.h"
+#include "pyglue/pyerr.h"
+
+PyObject *asgi_client_disconnected;
+PyObject *asgi_cancelled_error;
+
+/* ------------------------------------------------------------------------------------------------------ how it ended */
+
+/* Frameworks raise theirs while handling ours. */
+bool asgi_from_disconnect(PyObject *exception)
+{
+    bool found = false;
+    Py_INCREF(exception);
+    for (int depth = 0; exception != NULL && !found && depth < 20; depth++) {
+        found = PyErr_GivenExceptionMatches(exception, asgi_client_disconnected);
+        PyObject *cause = PyException_GetCause(exception);
+        if (cause == NULL)
+            cause = PyException_GetContext(exception);
+        Py_SETREF(exception, cause);
+    }
+    Py_XDECREF(exception);
+    return found;
+}
+
+bool asgi_task_done(PyObject *task)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(task, names.done);
+    Py_XDECREF(done);
+    return done == Py_True;
+}
+
+PyObject *asgi_task_exception(PyObject *task)
+{
+    PyObject *exception = PyObject_CallMethodNoArgs(task, names.exception);
+    if (exception == NULL) {
+        exception = pyerr_take(); /* CancelledError; or InvalidStateError: not done */
+        if (!asgi_task_done(task))
+            Py_CLEAR(exception);
+    }
+    if (exception == Py_None)
+        Py_CLEAR(exception);
+    return exception;
+}
+
+void asgi_task_cancel(PyObject *task)
+{
+    PyObject *cancelled = PyObject_CallMethodNoArgs(task, names.cancel);
+    if (cancelled == NULL)
+        pyerr_log("Cannot cancel the task of a request that has timed out");
+    Py_XDECREF(cancelled);
+}
+
+/* ------------------------------------------------------------------------------------------------------ how it begins */
+
+/* Steals `scope`; new reference. */
+static PyObject *coroutine_of(struct asgi *asgi, PyObject *scope, PyObject *self)
+{
+    if (scope == NULL)
+        return NULL;
+    PyObject *args[] = { NULL, scope, self, self };
+    PyObject *coroutine = PyObject_Vectorcall(asgi->application, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_DECREF(scope);
+    return coroutine;
+}
+
+/* It could not start; or SystemExit, KeyboardInterrupt, which a task's step lets through: the loop must raise those as well. */
+static PyObject *not_begun(struct asgi *asgi)
+{
+    PyObject *exception = pyerr_take();
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_Exception))
+        Py_XSETREF(asgi->raised, Py_NewRef(exception));
+    return exception;
+}
+
+static void watch(PyObject *task, PyObject *self)
+{
+    PyObject *added = PyObject_CallMethodOneArg(task, names.add_done_callback, self);
+    if (added == NULL)
+        pyerr_log("Cannot watch over the task of a request");
+    Py_XDECREF(added);
+}
+
+PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, PyObject **exception)
+{
+    PyObject *coroutine = coroutine_of(asgi, scope, self);
+    PyObject *task = coroutine != NULL ? aioloop_start_task(asgi->loop, coroutine, asgi->task_name) : NULL;
+    Py_XDECREF(coroutine);
+    *exception = NULL;
+    if (task == NULL) {
+        *exception = not_begun(asgi);
+    } else if (asgi_task_done(task)) {
+        *exception = asgi_task_exception(task);
+        Py_CLEAR(task);
+    } else {
+        watch(task, self);
+    }
+    return task;
+}
+
+int asgi_task_add(PyObject *module)
+{
+    if (asgi_client_disconnected == NULL)
+        asgi_client_disconnected = PyErr_NewExceptionWithDoc(
+            "licorne.ClientDisconnected",
+            "Raised by send(): the client has closed the connection, nobody reads the response.\n\n"
+            "An application may let it pass: it is not logged as an error.",
+            PyExc_OSError, NULL);
+    return asgi_client_disconnected == NULL
+               ? -1
+               : PyModule_AddObjectRef(module, "ClientDisconnected", asgi_client_disconnected);
+}
