@@ -143,7 +143,7 @@ static void expect(struct mold *m, enum channel_type type)
 
 static void say_hello(const struct mold *m)
 {
-    struct channel_hello hello = { .version = CHANNEL_VERSION };
+    struct channel_hello hello = { .version = CHANNEL_VERSION, .package = LICORNE_VERSION };
     snprintf(hello.python, sizeof(hello.python), "%d.%d.%d", PY_MAJOR_VERSION, PY_MINOR_VERSION, PY_MICRO_VERSION);
     PyObject *version = PySys_GetObject("version"); // borrowed: the interpreter's, not the headers'
     const char *text = version != NULL ? PyUnicode_AsUTF8(version) : NULL;
@@ -579,7 +579,7 @@ static void mold_init(struct mold *m, int channel, int scoreboard_fd)
     say_hello(m);
     m->scoreboard = scoreboard_map(scoreboard_fd);
     if (m->scoreboard == NULL)
-        fail(m, EXIT_CONFIG, "The running master and the installed package differ in version: restart licorne");
+        fail(m, EXIT_CONFIG, "The running master and the installed package differ in version: USR2 exchanges the master too");
 }
 
 static PyObject *py_mold(PyObject *self, PyObject *args)

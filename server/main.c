@@ -14,6 +14,7 @@
 #include "server/base/log.h"
 #include "server/process/control.h"
 #include "server/process/master.h"
+#include "server/process/upgrade.h"
 
 #define NARROW_COLUMNS 60
 #define WIDE_COLUMNS 120
@@ -107,7 +108,8 @@ static int serve(const struct settings *settings, struct buf *errors)
 {
     if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
         return refuse(errors, EXIT_USAGE);
-    if (settings->daemon && !settings->check_config && !settings->print_config && daemonize() != 0)
+    bool serves = !settings->check_config && !settings->print_config;
+    if (settings->daemon && serves && !upgrade_is_successor() && daemonize() != 0)
         return refuse_because(errors, "--daemon", EXIT_CONFIG);
     log_open(NULL, settings->loglevel);
     log_notes(settings);
@@ -144,6 +146,7 @@ int main(int argc, char **argv)
 {
     if (argc > 1 && strcmp(argv[1], "ctl") == 0)
         return control_client(argc - 1, argv + 1);
+    upgrade_remember(argv);
     struct settings settings;
     struct buf errors = { 0 };
     settings_init(&settings);

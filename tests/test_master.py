@@ -198,6 +198,7 @@ def test_no_interpreter(lonely_program: Path, tmp_path: Path) -> None:
     [
         ("exits-at-once", 3, "cannot run licorne's extension"),
         ("other-version", 3, "another version"),
+        ("other-package", 3, "another version (0.0.1, protocol"),
         ("bad-config", 1, "workers"),
         ("cannot-load", 4, "sorry: cannot-load"),
         ("worker-cannot-boot", 3, "sorry: worker-cannot-boot"),
@@ -481,6 +482,16 @@ def test_a_hup_that_does_not_get_ready(fake_server: FakeServer, tmp_path: Path, 
         server.wait_log("The reload has failed: generation 1 serves on")
         wait_until(lambda: server.workers() == before)
         assert "Reloaded" not in server.log
+
+
+@pytest.mark.parametrize("misfortune", ["other-version", "other-package"])
+def test_hup_with_an_upgraded_package(fake_server: FakeServer, tmp_path: Path, misfortune: str) -> None:
+    with fake_server() as server:
+        (tmp_path / "misfortune").write_text(misfortune)
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("another version .*: use USR2, which exchanges the executable too")
+        server.wait_log("The reload has failed: generation 1 serves on")
+        assert ask(server, "/generation") == "1"
 
 
 def test_boot_grace(fake_server: FakeServer) -> None:

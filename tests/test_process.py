@@ -390,6 +390,8 @@ def test_as_pid_1(folder: Path) -> None:
         marked = wait_until(lambda: [pid for pid in server.processes() if name_of(pid) == "sleep"], "the orphan")
         wait_until(lambda: process_state(marked[0]) is None, "the orphan's burial")
         (master,) = [pid for pid in server.processes() if name_of(pid) == "licorne"]
+        os.kill(master, signal.SIGUSR2)
+        server.wait_log(r"No new master is started: as process 1 .* HUP serves new code and configuration")
         os.kill(master, signal.SIGTERM)
         assert server.wait_exit() == 0
 

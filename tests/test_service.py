@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -195,3 +196,67 @@ def test_titles(folder: Path) -> None:
         server.send_signal(signal.SIGHUP)
         server.wait_log("has left")
         assert re.fullmatch(r"licorne: worker \d \[gen 2, ready\] shop", title(server.workers()[0]))
+
+
+# --- what a reload makes of them
+
+
+def test_hup_follows_pidfile_control_socket_log_and_folder(folder: Path) -> None:
+    (folder / "new").mkdir()
+    shutil.copy(folder / "a.py", folder / "new")
+    config = folder / "licorne.conf.py"
+    rows = 'boot_grace = 0.1\npidfile = "pid"\ncontrol_socket = "ctl"\nerrorlog = "log"\naccesslog = "access"\n'
+    config.write_text(rows)
+
+    def there(name: str) -> Path:
+        return folder / "new" / name
+
+    with Server("a:app", cwd=folder, wait=False) as server:
+        wait_until(lambda: (folder / "log").exists() and "] Ready: " in (folder / "log").read_text())
+        assert (folder / "pid").read_text() == f"{server.pid}\n"
+
+        config.write_text(f'{rows}chdir = "missing"')
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: "The reload has failed" in (folder / "log").read_text())
+        assert "Cannot change to missing: No such file or directory" in (folder / "log").read_text()
+        config.write_text(f'{rows}control_socket = "missing/ctl"\npidfile = "pid2"')
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: (folder / "log").read_text().count("The reload has failed") == 2)
+        assert (folder / "pid").exists() and (folder / "ctl").exists() and not (folder / "pid2").exists()
+
+        config.write_text(f'{rows}chdir = "new"')
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: there("log").exists() and "has left at" in there("log").read_text())
+        assert "Reloaded: generation 4" in there("log").read_text()
+        assert there("pid").read_text() == f"{server.pid}\n"
+        assert not (folder / "pid").exists()
+        assert there("ctl").exists() and not (folder / "ctl").exists()
+        assert os.readlink(f"/proc/{server.pid}/cwd") == str(folder / "new")
+        port = int(re.findall(r"Listening at: http://127.0.0.1:(\d+)", (folder / "log").read_text())[0])
+        request(("127.0.0.1", port))
+        wait_until(lambda: there("access").exists() and there("access").read_text().count("GET /") == 1)
+        there("log").rename(there("log.1"))
+        server.send_signal(signal.SIGUSR1)
+        wait_until(lambda: there("log").exists() and "Reopened" in there("log").read_text())
+
+        config.write_text(rows.replace('"ctl"', '""').replace('"pid"', "None"))
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Reloaded: generation 5" in (folder / "log").read_text())
+        assert not there("pid").exists() and not there("ctl").exists()
+
+
+def test_hup_finds_the_folder_by_its_name(folder: Path) -> None:
+    """A deployment points a link to another release."""
+    for number in (1, 2):
+        (folder / f"release{number}").mkdir()
+        text = APP.replace("json.dumps(", f"json.dumps({number}).encode() or (")
+        (folder / f"release{number}" / "a.py").write_text(text)
+    current = folder / "current"
+    current.symlink_to("release1")
+    with Server("a:app", "--boot-grace", "0.1", cwd=current, env={"PWD": str(current)}) as server:
+        assert request(server.address).startswith(b"1")
+        current.unlink()
+        current.symlink_to("release2")
+        server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: generation 2")
+        assert request(server.address).startswith(b"2")

@@ -38,12 +38,17 @@ enum channel_type {
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
     CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
+
+    /* Between masters (upgrade.h), perhaps of different versions: these never change. */
+    CHANNEL_HERITAGE = 1000, /* to a successor: text; fds: the listeners */
+    CHANNEL_SUCCEEDED,       /* to a predecessor: ready */
 };
 
 struct channel_hello {
     uint32_t version; /* CHANNEL_VERSION */
     uint32_t slot;    /* worker: its scoreboard slot */
     char python[32];  /* mold: "3.11.7" */
+    char package[24]; /* mold: the version of licorne; "": not said */
 };
 
 struct channel_loaded {

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -128,6 +129,23 @@ struct control *control_new(const char *path, struct buf *errors)
 const char *control_path(const struct control *control)
 {
     return control->path;
+}
+
+bool control_is_at(const struct control *control, const char *path)
+{
+    char *wanted = path ? realpath(path, NULL) : own_path();
+    bool same = wanted && strcmp(wanted, control->path) == 0;
+    free(wanted);
+    return same;
+}
+
+int control_move(struct control *control, const char *path)
+{
+    if (rename(control->path, path) != 0)
+        return -1;
+    free(control->path);
+    control->path = mem_strdup(path);
+    return 0;
 }
 
 /* --- clients ---------------------------------------------------------------------------------------------------- */

@@ -25,6 +25,10 @@ struct control *control_new(const char *path, struct buf *errors);
 /* Closes, and removes the socket's file. Sends what was answered and still waits, as far as it goes without waiting. */
 void control_free(struct control *control);
 const char *control_path(const struct control *control);
+/* `path`: as in control_new(). */
+bool control_is_at(const struct control *control, const char *path);
+/* Its file gets another name. 0, or -1 with errno. */
+int control_move(struct control *control, const char *path);
 
 /* Its part of the poll: fills in `polled`, returns how many entries; afterwards the same entries are looked at. */
 size_t control_poll(const struct control *control, struct pollfd polled[CONTROL_POLLED]);

@@ -53,6 +53,11 @@ static void put_server(const struct master *master, struct buf *answer)
                seconds_since(master->began_ms), generation && generation->settings.app ? generation->settings.app : "-",
                generation ? generation->number : 0, master->serving && master->coming ? ", reloading" : "",
                master->stopping ? ", stopping" : "");
+    if (master->upgrade.successor > 0)
+        buf_printf(answer, "master %d %s\n", (int)master->upgrade.successor,
+                   master->upgrade.succeeded ? "serves beside it" : "is starting beside it");
+    if (master->upgrade.predecessor > 0)
+        buf_printf(answer, "beside its predecessor, master %d\n", (int)master->upgrade.predecessor);
     for (int i = 0; i < master->listeners.count; i++) {
         char *name = address_name(master->listeners.fds[i]);
         buf_printf(answer, "listening at %s\n", name ? name : "?");
@@ -197,6 +202,18 @@ static void do_reload(struct master *master, const struct words *words, struct b
     agree(answer);
 }
 
+static void do_upgrade(struct master *master, const struct words *words, struct buf *answer)
+{
+    (void)words;
+    const char *reason = upgrade_begin(master);
+    if (reason) {
+        refuse(answer, reason);
+        return;
+    }
+    agree(answer);
+    buf_printf(answer, "process %d is started beside this one\n", (int)master->upgrade.successor);
+}
+
 static void scale_by(struct master *master, int by, struct buf *answer)
 {
     const struct generation *generation = master->serving ? master->serving : master->coming;
@@ -321,6 +338,7 @@ static const struct command {
     { "config", ": all settings, and where they come from", do_config },
     { "listeners", ": where it listens", do_listeners },
     { "reload", ": new configuration and code, as HUP", do_reload },
+    { "upgrade", ": a new executable takes over, as USR2", do_upgrade },
     { "scale", "+N | -N | =N: more or fewer workers", do_scale },
     { "dump", "WORKER | PID: where its threads are, into the error log", do_dump },
     { "reopen", ": opens the log files anew, as USR1", do_reopen },

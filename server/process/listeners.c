@@ -274,18 +274,18 @@ static bool is_named(const struct str_list *bind, const char *text)
     return false;
 }
 
-static void unlink_if_ours(struct listeners_path *path)
+static void unlink_if_ours(const struct listeners_path *path)
 {
     struct stat file;
     if (path->path && lstat(path->path, &file) == 0 && file.st_dev == path->device && file.st_ino == path->inode)
         unlink(path->path);
-    free(path->path);
-    path->path = NULL;
 }
 
 static void close_at(struct listeners *listeners, int index)
 {
-    unlink_if_ours(&listeners->paths[index]);
+    if (!listeners->shared)
+        unlink_if_ours(&listeners->paths[index]);
+    free(listeners->paths[index].path);
     free(listeners->texts[index]);
     close(listeners->fds[index]);
 }
@@ -360,7 +360,7 @@ static bool is_tcp(int fd)
 void listeners_turn_syns_away(const struct listeners *listeners)
 {
     struct sock_fprog program = { sizeof(no_syns) / sizeof(no_syns[0]), (struct sock_filter *)no_syns };
-    for (int i = 0; i < listeners->count; i++)
+    for (int i = 0; i < listeners->count && !listeners->shared; i++)
         if (strncmp(listeners->texts[i], "fd://", 5) != 0 && is_tcp(listeners->fds[i]))
             setsockopt(listeners->fds[i], SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
@@ -368,4 +368,42 @@ void listeners_turn_syns_away(const struct listeners *listeners)
 void listeners_close(struct listeners *listeners)
 {
     close_from(listeners, 0);
+}
+
+/* --- passing them on ---------------------------------------------------------------------------------------------- */
+
+void listeners_describe(const struct listeners *listeners, struct buf *text)
+{
+    for (int i = 0; i < listeners->count; i++) {
+        const struct listeners_path *path = &listeners->paths[i];
+        buf_printf(text, "%llu\t%llu\t%s\t%s\n", (unsigned long long)path->device, (unsigned long long)path->inode,
+                   path->path ? path->path : "", listeners->texts[i]);
+    }
+}
+
+static bool adopt_line(struct listeners *listeners, char *line, int fd)
+{
+    const char *device = strsep(&line, "\t"), *inode = strsep(&line, "\t"), *path = strsep(&line, "\t");
+    if (!line || !*line || listeners->count == LISTENERS_MAX)
+        return false;
+    int index = add(listeners, fd, line);
+    if (*path)
+        listeners->paths[index] = (struct listeners_path){ mem_strdup(path), (dev_t)strtoull(device, NULL, 10),
+                                                           (ino_t)strtoull(inode, NULL, 10) };
+    fcntl(fd, F_SETFD, FD_CLOEXEC);
+    return true;
+}
+
+bool listeners_adopt(struct listeners *listeners, struct str text, const int *fds, int count)
+{
+    char *copy = mem_strndup(text.p, text.len), *rest = copy, *line;
+    int adopted = 0;
+    while (adopted < count && (line = strsep(&rest, "\n")) != NULL && adopt_line(listeners, line, fds[adopted]))
+        adopted++;
+    bool all = adopted == count && (!rest || !*rest);
+    free(copy);
+    listeners->shared = true;
+    if (!all)
+        close_from(listeners, 0);
+    return all;
 }

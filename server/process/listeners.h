@@ -14,6 +14,7 @@ struct listeners {
     char *texts[LISTENERS_MAX]; /* the item of `bind` that each stands for; a host name may have several */
     int count;
     bool reuse_port;            /* for those opened from now on */
+    bool shared;                /* with a predecessor or a successor, who serves on */
     mode_t umask;               /* what a unix socket's file does not get, beside the x bits */
     struct listeners_path {
         char *path;             /* a unix socket's file, to be unlinked if it is still the one we made; else NULL */
@@ -37,8 +38,14 @@ int listeners_keep(struct listeners *listeners, const struct str_list *bind, int
 
 /* The kernel takes no new TCP connections from now on, without a word to those who try: they try again a second later,
  * and are refused when all who hold the sockets have closed them. What waits in the backlog is not touched by that, so
- * that it can be emptied, which could have no end otherwise. Sockets that somebody else passed to us are left alone. */
+ * that it can be emptied, which could have no end otherwise. Sockets that somebody
+ * else has, too, are left alone. */
 void listeners_turn_syns_away(const struct listeners *listeners);
 
-/* Closes them all and unlinks the files that are ours. Idempotent. */
+/* Closes them all and unlinks the files that are ours alone. Idempotent. */
 void listeners_close(struct listeners *listeners);
+
+/* For a successor: what there is to know of the sockets beside their descriptors, a line each; and the same, read back:
+ * takes the descriptors over. False: nonsense, and none is taken. */
+void listeners_describe(const struct listeners *listeners, struct buf *text);
+bool listeners_adopt(struct listeners *listeners, struct str text, const int *fds, int count);

@@ -2,7 +2,6 @@
 #include "server/process/master.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -22,7 +21,6 @@
 #include "server/process/interpreter.h"
 #include "server/process/mold_handle.h"
 #include "server/process/notify.h"
-#include "server/process/pidfile.h"
 #include "server/process/signals.h"
 #include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
@@ -33,7 +31,7 @@
 
 static void stop_worker(struct master *master, struct worker_handle *worker)
 {
-    worker_handle_stop(worker, master->graceful, true);
+    worker_handle_stop(worker, master->graceful, !master->listeners.shared);
     master_look_at(master, worker->due_ms);
 }
 
@@ -54,8 +52,10 @@ static void stop_molds(struct master *master)
 
 void master_stop(struct master *master, bool graceful)
 {
-    if (!master->stopping)
+    if (!master->stopping) {
+        upgrade_stopping(master);
         notify_stopping(master->notify);
+    }
     master->stopping = true;
     master->graceful = graceful;
     listeners_turn_syns_away(&master->listeners);
@@ -139,6 +139,13 @@ void master_reopen_logs(struct master *master)
     log_info("Reopened the logs");
 }
 
+void master_upgrade(struct master *master)
+{
+    const char *reason = upgrade_begin(master);
+    if (reason)
+        log_error("No new master is started: %s", reason);
+}
+
 static void on_signal(struct master *master, int number)
 {
     switch (number) {
@@ -159,11 +166,15 @@ static void on_signal(struct master *master, int number)
     case SIGUSR1:
         master_reopen_logs(master);
         break;
-    case SIGCHLD: /* the turn reaps anyway */
-    case SIGWINCH:
+    case SIGUSR2:
+        master_upgrade(master);
         break;
-    default:
-        log_warning("Received %s: nothing is done on it. HUP serves new code and configuration", signals_name(number));
+    case SIGWINCH: /* from a terminal it means a window that has changed, and docker passes that on */
+        if (master->given->daemon)
+            master_park(master);
+        break;
+    default: /* SIGCHLD: the turn reaps anyway */
+        break;
     }
 }
 
@@ -265,10 +276,10 @@ static void check_readiness(struct master *master, uint64_t now_ms)
     const struct generation *generation = master->serving ? master->serving : master->coming;
     bool ready = anyone_ready(master);
     master_look_at(master, turnaway_check(master->turnaway, now_ms));
-    if (ready || !generation || !generation->configured)
+    if (ready || !generation || !generation->configured || master->listeners.shared) /* others are ready, or will say */
         master->last_ready_ms = now_ms;
     uint64_t grace_ms = generation ? (uint64_t)generation->settings.no_worker_grace_ms : 0;
-    if (ready || master->stopping || grace_ms == 0 || master->last_ready_ms == now_ms) {
+    if (ready || master->stopping || master->listeners.shared || grace_ms == 0 || master->last_ready_ms == now_ms) {
         set_turning_away(master, false);
         return;
     }
@@ -323,12 +334,16 @@ static int milliseconds_until(uint64_t due_ms)
 
 static void wait_for_news(struct master *master)
 {
-    size_t most = count_children(master) + 1 + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
+    size_t most = count_children(master) + 1 + UPGRADE_POLLED + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
     struct pollfd *polled = mem_alloc(most * sizeof(*polled));
     polled[0] = (struct pollfd){ .fd = master->signals, .events = POLLIN };
     size_t children = poll_children(master, polled + 1, false) + 1, count = children;
-    if (master->control)
-        count += control_poll(master->control, polled + children);
+    struct pollfd *masters = polled + count;
+    count += upgrade_poll(&master->upgrade, masters);
+    struct control *control = master->here.control;
+    struct pollfd *asked = polled + count;
+    if (control)
+        count += control_poll(control, asked);
     struct pollfd *strangers = polled + count;
     size_t stranger_count = turnaway_poll(master->turnaway, &master->listeners, master->turns_away, strangers);
     count += stranger_count;
@@ -337,8 +352,9 @@ static void wait_for_news(struct master *master)
             polled[i].revents = 0; /* EINTR: a signal is in the queue */
     poll_children(master, polled + 1, true);
     turnaway_turn(master->turnaway, strangers, stranger_count, clock_ms());
-    if (master->control)
-        control_turn(master->control, polled + children, master);
+    upgrade_turn(master, masters);
+    if (control)
+        control_turn(control, asked, master);
     free(polled);
 }
 
@@ -367,13 +383,12 @@ static int master_init(struct master *master)
     master->turnaway = turnaway_new();
     master->passed_listeners = notify_listeners();
     descriptors_limit(master->given->open_files);
-    master->start_folder = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
     master->signals = signals_open();
     master->board = scoreboard_new(&master->board_fd);
     master->bell = eventfd(0, EFD_SEMAPHORE | EFD_NONBLOCK | EFD_CLOEXEC);
-    if (master->start_folder >= 0 && master->signals >= 0 && master->board && master->bell >= 0 &&
+    if (home_init(&master->home) == 0 && master->signals >= 0 && master->board && master->bell >= 0 &&
         prctl(PR_SET_CHILD_SUBREAPER, 1) == 0)
-        return 0;
+        return upgrade_init(master);
     log_error("Cannot start: %s", strerror(errno));
     return -1;
 }
@@ -395,11 +410,11 @@ static int master_find_python(struct master *master)
 static void master_done(struct master *master)
 {
     listeners_close(&master->listeners);
-    control_free(master->control);
+    master_vacate(master);
+    upgrade_done(master);
+    home_done(&master->home);
     notify_free(master->notify);
     turnaway_free(master->turnaway);
-    pidfile_remove(master->pidfile);
-    free(master->pidfile);
     generation_free(master->serving);
     generation_free(master->coming);
     free(master->python);

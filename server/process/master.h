@@ -13,6 +13,7 @@
  *     master_hear.c       what molds and workers say
  *     master_reap.c       who has died, and what follows
  *     master_reconcile.c  generations, spawning, retiring
+ *     master_settle.c     what settings mean for the master itself: folder, log, pidfile, control socket, addresses
  *     master_events.c     what the configuration file's hooks hear of it */
 #pragma once
 
@@ -21,9 +22,12 @@
 #include <sys/types.h>
 
 #include "server/base/list.h"
+#include "server/process/home.h"
 #include "server/process/listeners.h"
 #include "server/process/scoreboard.h"
+#include "server/process/upgrade.h"
 
+struct buf;
 struct channel_message;
 struct control;
 struct generation;
@@ -35,27 +39,35 @@ struct worker_handle;
 
 #define WORKERS_MAX 1024
 
+/* What a generation's settings make the master keep, beside its sockets. */
+struct premises {
+    char *pidfile;           /* written; NULL: none */
+    struct control *control; /* NULL: none */
+};
+
 enum { EXIT_OK = 0, EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BOOT = 3, EXIT_LOAD = 4 };
 
 struct master {
     const struct settings *given; /* command line and environment */
     char *python, *jemalloc;      /* jemalloc: NULL if there is none, or it is not wanted */
     struct scoreboard *board;
-    int board_fd, start_folder, signals;
+    int board_fd, signals;
     int bell; /* by which workers wake each other for newcomers: balance.h */
+    struct home home;
     struct listeners listeners;
-    struct control *control; /* NULL: none */
     struct notify *notify;
     struct turnaway *turnaway;
     uint64_t last_ready_ms; /* when a worker was last seen ready (or the server began) */
     bool turns_away;        /* nobody has been ready for no_worker_grace */
     uint64_t drain_ms;      /* drain_delay is over then, and the server begins to stop; 0: it is not ending */
     int passed_listeners;   /* by the service manager: they take the place of `bind` */
-    char *pidfile;          /* written; NULL: none */
+    struct premises here, there; /* there: while a reload has not succeeded */
+    struct upgrade upgrade;
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
     int scale;                  /* TTIN and TTOU: added to the settings' workers */
+    bool parked;                /* WINCH: no worker is wanted */
     bool reload_again;          /* a HUP came while a generation was coming */
     bool drops_addresses;       /* the serving generation listens where its predecessor did, but not everywhere */
 
@@ -83,6 +95,8 @@ int master_check(const struct settings *given);
 void master_end(struct master *master);
 /* Begins to stop: workers finish what is in flight, or not. */
 void master_stop(struct master *master, bool graceful);
+/* USR2 */
+void master_upgrade(struct master *master);
 void master_kill_all(struct master *master);
 void master_reopen_logs(struct master *master);
 /* The turn is to be taken again at `due_ms` (0: no wish). */
@@ -93,6 +107,18 @@ void master_look_at(struct master *master, uint64_t due_ms);
 void master_hear_mold(struct master *master, struct mold_handle *mold);
 /* May free the worker: one that never came to be. */
 void master_hear_worker(struct master *master, struct worker_handle *worker);
+
+/* --- master_settle.c */
+
+/* The first generation's settings are known: opens what they name. In a reload: opens what is new beside what is there;
+ * master_moved() follows when it has succeeded, else master_stayed(). False with messages in `errors`. */
+bool master_settle(struct master *master, const struct generation *generation, struct buf *errors);
+void master_moved(struct master *master);
+void master_stayed(struct master *master);
+/* The server ends. */
+void master_vacate(struct master *master);
+/* The predecessor has ended: the names that it had are this one's now. */
+void master_take_names(struct master *master);
 
 /* --- master_events.c: all of these do nothing when the mold has no hooks */
 
@@ -114,6 +140,9 @@ void master_reap(struct master *master);
 void master_reconcile(struct master *master);
 /* HUP: makes the next generation. */
 void master_reload(struct master *master);
+/* WINCH: the workers retire, and come back by HUP, TTIN and TTOU. */
+void master_park(struct master *master);
+void master_unpark(struct master *master);
 /* TTIN, TTOU */
 void master_scale(struct master *master, int by);
 int master_wanted_workers(const struct master *master, const struct generation *generation);

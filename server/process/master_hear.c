@@ -2,23 +2,17 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "config/address.h"
 #include "config/settings.h"
 #include "config/version.h"
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/process/channel.h"
-#include "server/process/control.h"
-#include "server/process/descriptors.h"
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
-#include "server/process/pidfile.h"
 #include "server/process/worker_handle.h"
 
 /* Messages are structs of this version; a shorter one leaves zeros. Text in them is cut off at its end. */
@@ -48,104 +42,17 @@ static void on_mold_hello(struct master *master, struct mold_handle *mold, const
     TAKE(message, hello);
     hello.python[sizeof(hello.python) - 1] = '\0';
     memcpy(mold->python, hello.python, sizeof(mold->python));
+    hello.package[sizeof(hello.package) - 1] = '\0';
     mold->said_hello = true;
-    if (hello.version == CHANNEL_VERSION)
+    if (hello.version == CHANNEL_VERSION && (!*hello.package || strcmp(hello.package, LICORNE_VERSION) == 0))
         return;
-    log_error("%s has an extension of licorne that is of another version than this executable (protocol %u, not %u): "
-              "install licorne anew and restart the server",
-              master->python, hello.version, CHANNEL_VERSION);
+    log_error("%s has an extension of licorne that is of another version (%s, protocol %u) than this executable (%s, "
+              "protocol %u): %s",
+              master->python, *hello.package ? hello.package : "?", hello.version, LICORNE_VERSION, CHANNEL_VERSION,
+              master->serving ? "use USR2, which exchanges the executable too" : "install licorne anew");
     mold->failed = true;
     mold_handle_kill(mold);
     master_generation_failed(master, master_generation(master, mold->generation), EXIT_BOOT);
-}
-
-/* Those from `from` on. */
-static void announce_listeners(const struct master *master, int from)
-{
-    for (int i = from; i < master->listeners.count; i++) {
-        char *name = address_name(master->listeners.fds[i]);
-        log_info("Listening at: %s (%d)", name ? name : "?", (int)getpid());
-        free(name);
-    }
-}
-
-static void announce(const struct master *master, const struct generation *generation)
-{
-    log_info("Starting licorne %s (Python %s, master %d)", LICORNE_VERSION, generation->mold->python, (int)getpid());
-    announce_listeners(master, 0);
-    int workers = (int)generation->settings.workers;
-    log_info("Serving %s with %d worker%s", generation->settings.app, workers, workers == 1 ? "" : "s");
-}
-
-static int open_listeners(struct master *master, const struct settings *settings, struct buf *errors)
-{
-    master->listeners.reuse_port = settings->reuse_port;
-    return listeners_open(&master->listeners, &settings->bind, (int)settings->backlog, errors);
-}
-
-/* One that was asked for must come to be; without the other one can live. */
-static bool open_control(struct master *master, const char *path, struct buf *errors)
-{
-    struct buf reason = { 0 };
-    if (path && !*path)
-        return true;
-    master->control = control_new(path, path ? errors : &reason);
-    if (!master->control && !path)
-        log_warning("%.*s", (int)buf_len(&reason) - 1, buf_str(&reason).p);
-    else if (master->control)
-        log_debug("Control socket: %s", control_path(master->control));
-    buf_done(&reason);
-    return master->control || !path;
-}
-
-static bool write_pidfile(struct master *master, const char *path, struct buf *errors)
-{
-    if (!path || !*path)
-        return true;
-    if (!pidfile_write(path, errors))
-        return false;
-    master->pidfile = realpath(path, NULL);
-    return true;
-}
-
-static void apply_umask(struct master *master, const struct settings *settings)
-{
-    int mask = settings_umask(settings);
-    if (mask >= 0)
-        umask(master->listeners.umask = (mode_t)mask);
-}
-
-/* What only the settings tell: the folder, the log, the addresses. */
-static bool settle_down(struct master *master, const struct generation *generation, struct buf *errors)
-{
-    const struct settings *settings = &generation->settings;
-    if (settings->chdir && chdir(settings->chdir) != 0) {
-        buf_printf(errors, "Cannot change to %s: %s\n", settings->chdir, strerror(errno));
-        return false;
-    }
-    apply_umask(master, settings);
-    if (log_open(settings->errorlog, settings->loglevel) != 0) {
-        buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(errno));
-        return false;
-    }
-    descriptors_limit(settings->open_files);
-    if (settings->daemon && !master->given->daemon)
-        log_warning("daemon works from the command line and the environment only: the server stays in the foreground");
-    if (!write_pidfile(master, settings->pidfile, errors) || open_listeners(master, settings, errors) != 0 ||
-        !open_control(master, settings->control_socket, errors))
-        return false;
-    announce(master, generation);
-    return true;
-}
-
-/* A reload: the present generation's addresses stay open until it has retired. */
-static bool open_more(struct master *master, const struct generation *generation, struct buf *errors)
-{
-    int before = master->listeners.count;
-    if (open_listeners(master, &generation->settings, errors) != 0)
-        return false;
-    announce_listeners(master, before);
-    return true;
 }
 
 static void print_settings(const struct settings *settings)
@@ -178,8 +85,7 @@ static bool settings_suffice(struct master *master, const struct settings *setti
 static bool configure(struct master *master, struct generation *generation, const struct channel_message *message)
 {
     struct buf errors = { 0 };
-    bool (*settle)(struct master *, const struct generation *, struct buf *) =
-        master->serving ? open_more : settle_down;
+    bool (*settle)(struct master *, const struct generation *, struct buf *) = master_settle;
     bool good = generation_configure(generation, message, &errors);
     if (good && settings_suffice(master, &generation->settings))
         return false;

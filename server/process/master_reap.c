@@ -164,6 +164,8 @@ static void on_death(struct master *master, const siginfo_t *death)
         on_mold_death(master, mold, death);
         return;
     }
+    if (upgrade_reap(master, death, describe(death)))
+        return;
     if (!find_worker(master, death->si_pid))
         hear_unborn(master); /* its hello may be waiting */
     struct worker_handle *worker = find_worker(master, death->si_pid);

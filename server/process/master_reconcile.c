@@ -60,6 +60,8 @@ static struct census count_workers(const struct master *master, const struct gen
 int master_wanted_workers(const struct master *master, const struct generation *generation)
 {
     int wanted = (int)generation->settings.workers + master->scale;
+    if (master->parked)
+        return 0;
     return wanted < 1 ? 1 : wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
 }
 
@@ -87,7 +89,7 @@ static void start_mold(struct master *master, struct generation *generation)
         .python = master->python,
         .jemalloc = master->jemalloc,
         .scoreboard = master->board_fd,
-        .folder = master->start_folder,
+        .home = &master->home,
         .generation = generation->number,
         .boot_timeout_ms = generation->settings.boot_timeout_ms,
     };
@@ -278,6 +280,7 @@ void master_reload(struct master *master)
         master->reload_again = true;
         return;
     }
+    master->parked = false;
     if (master->serving)
         log_info("Reloading: generation %u is started beside the present one", master->last_generation + 1);
     if (master->serving)
@@ -292,13 +295,6 @@ static void reload_if_asked(struct master *master)
     master->reload_again = false;
     if (again)
         master_reload(master);
-}
-
-static void reopen_log_for(const struct generation *generation)
-{
-    const struct settings *settings = &generation->settings;
-    if (log_open(settings->errorlog, settings->loglevel) != 0)
-        log_error("Cannot open the error log %s: %s", settings->errorlog, strerror(errno));
 }
 
 /* What the predecessor's workers still accept there is served by them: nobody else does. */
@@ -316,7 +312,7 @@ static void promote(struct master *master)
     master->serving = new;
     master->coming = NULL;
     if (old) {
-        reopen_log_for(new);
+        master_moved(master);
         keep_listeners(master, new);
         log_info("Reloaded: generation %u serves", new->number);
         generation_free(old);
@@ -325,6 +321,8 @@ static void promote(struct master *master)
                  (double)(clock_ms() - master->began_ms) / 1e3);
     }
     notify_ready(master->notify, new->number, workers);
+    if (!old)
+        upgrade_ready(master);
     reload_if_asked(master);
 }
 
@@ -341,6 +339,7 @@ static void end_reload(struct master *master)
     log_error("The reload has failed: generation %u serves on", master->serving->number);
     generation_free(master->coming);
     master->coming = NULL;
+    master_stayed(master);
     keep_listeners(master, master->serving);
     notify_ready(master->notify, master->serving->number, master_wanted_workers(master, master->serving));
     reload_if_asked(master);
@@ -358,11 +357,29 @@ void master_generation_failed(struct master *master, struct generation *generati
         master_strike(master, generation, clock_ms());
 }
 
+void master_park(struct master *master)
+{
+    if (master->stopping || master->coming || !master->serving || master->parked)
+        return;
+    master->parked = true;
+    log_info("The workers end when their requests are finished; TTIN or HUP brings workers back");
+}
+
+void master_unpark(struct master *master)
+{
+    master->parked = false;
+    log_info("Workers are started again: %d wanted", master_wanted_workers(master, master->serving));
+}
+
 void master_scale(struct master *master, int by)
 {
     const struct generation *generation = master->serving ? master->serving : master->coming;
     if (master->stopping || !generation || !generation->configured)
         return;
+    if (master->parked) {
+        master_unpark(master);
+        return;
+    }
     int before = master_wanted_workers(master, generation);
     if (before + by >= 1 && before + by <= WORKERS_MAX)
         master->scale += by;

@@ -12,6 +12,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
+#include "server/process/home.h"
 #include "server/process/signals.h"
 #include "server/process/title.h"
 
@@ -43,7 +44,7 @@ static void preload(const char *jemalloc)
 static _Noreturn void become_mold(const struct mold_start *start, int channel)
 {
     signals_reset();
-    if (fchdir(start->folder) != 0)
+    if (home_enter(start->home) != 0)
         log_warning("Cannot return to the folder of the start: %s", strerror(errno));
     fcntl(channel, F_SETFD, 0);
     fcntl(start->scoreboard, F_SETFD, 0);

@@ -34,10 +34,13 @@ struct mold_handle {
     bool hooks;              /* it wants to hear of events: master_events.c */
 };
 
+struct home;
+
 struct mold_start {
     const char *python;      /* path of the interpreter */
     const char *jemalloc;    /* to be preloaded, or NULL */
-    int scoreboard, folder;  /* descriptors: the memfd, the working directory */
+    int scoreboard;          /* descriptor of the memfd */
+    const struct home *home; /* the working directory */
     uint32_t generation;
     int64_t boot_timeout_ms; /* 0: no limit */
 };

@@ -21,6 +21,7 @@ struct notify {
     struct sockaddr_un address;
     socklen_t address_len;
     uint64_t watchdog_ms, pat_ms; /* between two pats; when the next one is due; 0: no watchdog */
+    bool muted;
 };
 
 /* --- what the environment says ----------------------------------------------------------------------------------- */
@@ -90,7 +91,7 @@ int notify_listeners(void)
 
 static void tell(struct notify *notify, const char *text)
 {
-    if (notify->fd < 0)
+    if (notify->fd < 0 || notify->muted)
         return;
     if (sendto(notify->fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&notify->address, notify->address_len) <
         0)
@@ -128,9 +129,51 @@ void notify_status(struct notify *notify, const char *format, ...)
     tell(notify, text);
 }
 
+void notify_mute(struct notify *notify, bool muted)
+{
+    notify->muted = muted;
+}
+
+/* The service manager listens to its main process: this one, for the last time. */
+void notify_hand_over(struct notify *notify, pid_t successor)
+{
+    char text[128];
+    snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nWATCHDOG=1\nSTATUS=Process %d has taken over from %d",
+             (int)successor, (int)successor, (int)getpid());
+    tell(notify, text);
+    notify->muted = true;
+}
+
+void notify_take_back(struct notify *notify, const char *status)
+{
+    char text[256];
+    notify->muted = false;
+    snprintf(text, sizeof(text), "READY=1\nMAINPID=%d\nSTATUS=%s", (int)getpid(), status);
+    tell(notify, text);
+}
+
+void notify_bequeath(const struct notify *notify)
+{
+    char number[32];
+    if (notify->fd < 0)
+        return;
+    size_t len = notify->address_len - offsetof(struct sockaddr_un, sun_path);
+    char path[sizeof(notify->address.sun_path) + 1] = "";
+    memcpy(path, notify->address.sun_path, len);
+    if (path[0] == '\0')
+        path[0] = '@';
+    setenv("NOTIFY_SOCKET", path, 1);
+    if (notify->watchdog_ms == 0)
+        return;
+    snprintf(number, sizeof(number), "%llu", (unsigned long long)notify->watchdog_ms * 2000);
+    setenv("WATCHDOG_USEC", number, 1);
+    snprintf(number, sizeof(number), "%d", (int)getpid());
+    setenv("WATCHDOG_PID", number, 1);
+}
+
 uint64_t notify_watchdog(struct notify *notify, uint64_t now_ms)
 {
-    if (notify->watchdog_ms == 0)
+    if (notify->watchdog_ms == 0 || notify->muted)
         return 0;
     if (now_ms >= notify->pat_ms) {
         tell(notify, "WATCHDOG=1");

@@ -2,7 +2,9 @@
  * what it has said in the environment, which is taken out of there: the mold and the application never see it. */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct notify;
 
@@ -14,6 +16,13 @@ void notify_ready(struct notify *notify, uint32_t generation, int workers); /* a
 void notify_reloading(struct notify *notify);
 void notify_stopping(struct notify *notify);
 void notify_status(struct notify *notify, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* USR2. A successor says nothing until it has taken over; its predecessor speaks for it then, and is silent afterwards.
+ * In a child before its exec: what the service manager has said in the environment is there again. */
+void notify_mute(struct notify *notify, bool muted);
+void notify_hand_over(struct notify *notify, pid_t successor);
+void notify_take_back(struct notify *notify, const char *status);
+void notify_bequeath(const struct notify *notify);
 
 /* Pats the watchdog when that is due; returns when it is due next; 0: there is none. */
 uint64_t notify_watchdog(struct notify *notify, uint64_t now_ms);

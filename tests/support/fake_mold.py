@@ -24,16 +24,17 @@ import time
 from pathlib import Path
 
 HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, EVENT, AWAKE = range(1, 13)
-VERSION = 3
+VERSION = 4
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
 
-SLOTS_AT, SLOT_BYTES, TURN_AT, UNSEEN_AT = 64, 128, 16, 96  # struct scoreboard
+SLOTS_AT, SLOT_BYTES, TURN_AT, UNSEEN_AT = 8256, 192, 16, 128  # struct scoreboard
 
 MISFORTUNES = (
     "exits-at-once",
     "other-version",
+    "other-package",
     "bad-config",
     "cannot-load",
     "hangs-loading",
@@ -62,8 +63,8 @@ class Channel:
             return 0, b"", fds
         return struct.unpack_from("=I", data)[0], data[4:], fds
 
-    def hello(self, slot: int = 0, version: int = VERSION) -> None:
-        self.send(HELLO, struct.pack("=II32s", version, slot, b"3.99.0"))
+    def hello(self, slot: int = 0, version: int = VERSION, package: bytes = b"") -> None:
+        self.send(HELLO, struct.pack("=II32s24s", version, slot, b"3.99.0", package))
 
     def failed(self, exit_code: int, message: str, slot: int = NO_SLOT) -> None:
         self.send(FAILED, struct.pack("=iI1024s", exit_code, slot, message.encode()))
@@ -151,7 +152,8 @@ class Mold:
     def run(self) -> None:
         if self.misfortune == "exits-at-once":
             sys.exit(5)
-        self.channel.hello(version=VERSION + (self.misfortune == "other-version"))
+        other = b"0.0.1" if self.misfortune == "other-package" else b""
+        self.channel.hello(version=VERSION + (self.misfortune == "other-version"), package=other)
         _, given, _ = self.channel.receive()
         found = re.search(rb"^app\t\d\t[^\t]*\t(.*)$", given, re.MULTILINE)
         if not self.misfortune and found and found[1].decode() in MISFORTUNES:
@@ -198,7 +200,7 @@ class Mold:
             self.channel.socket.close()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            worker = Worker(Channel(fds[0]), [socket.socket(fileno=fd) for fd in fds[1:]], spawn, self.misfortune)
+            worker = Worker(Channel(fds[0]), [socket.socket(fileno=fd) for fd in fds[2:]], spawn, self.misfortune)
             worker.scoreboard = self.scoreboard
             worker.run()
         os._exit(0)

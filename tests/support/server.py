@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -86,6 +86,7 @@ class Server:
         env: dict[str, str] | None = None,
         wait: bool = True,
         program: list[str] | None = None,
+        pass_fds: Sequence[socket.socket] = (),
     ) -> None:
         self._program = program or command()
         self._folder = tempfile.TemporaryDirectory(prefix="licorne-")
@@ -95,6 +96,7 @@ class Server:
         self.mark = uuid.uuid4().hex
         self.env = {**os.environ, **(env or {}), MARK: self.mark}
         self._wait = wait
+        self._pass_fds = [passed.fileno() for passed in pass_fds]
         self._process: subprocess.Popen[bytes] | None = None
         self._first_address: str | None = None
 
@@ -117,6 +119,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
+                pass_fds=self._pass_fds,
             )
         if self._wait:
             self.wait_ready()
