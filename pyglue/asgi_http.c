@@ -248,19 +248,19 @@ static void on_disconnect(struct request *request)
 }
 
 /* Cancelling is what asyncio's own timeouts do: nothing is left half done that was not written to be. */
-static bool on_deadline(struct request *request)
+static enum app_given_up on_deadline(struct request *request)
 {
     struct asgi_http *http = request->app_data;
     if (http == NULL)
-        return false;
+        return APP_GIVES_UP;
     if (request->is_websocket) {
         asgi_websocket_timed_out(request);
-        return false;
+        return APP_GIVES_UP;
     }
     http->timed_out = true;
     if (http->task != NULL)
         asgi_task_cancel(http->task);
-    return false;
+    return APP_GIVES_UP;
 }
 
 const struct app_ops asgi_http_ops = {

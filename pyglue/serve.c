@@ -125,6 +125,12 @@ static void on_worn(void *arg, const char *reason)
     worker_leave(s->worker, reason);
 }
 
+static void on_shorter(void *arg, uint64_t limit_ms)
+{
+    struct serving *s = arg;
+    worker_shorter(s->worker, limit_ms);
+}
+
 static void end_within(struct serving *s, int64_t limit_ms)
 {
     uint64_t by = clock_ms() + (uint64_t)limit_ms;
@@ -274,7 +280,7 @@ static void compose(struct serving *s, const struct application *application)
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)
         http_server_on_finished(s->http, on_finished, s);
-    http_server_on_worn(s->http, on_worn, s);
+    http_server_on_deadline(s->http, on_worn, on_shorter, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
     coarse_timer_init(&s->quiet, on_quiet);
     loop_before_wait(s->runtime->loop, before_wait, s);

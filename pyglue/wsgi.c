@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
-#include <time.h>
 
 #include "config/settings.h"
 #include "pyglue/deadline.h"
@@ -17,6 +16,7 @@
 #include "pyglue/module.h"
 #include "pyglue/names.h"
 #include "pyglue/pyerr.h"
+#include "server/base/clock.h"
 #include "server/base/mem.h"
 
 #define PREBUFFER_BYTES (64 * 1024) /* a body up to this size has come before a thread is taken */
@@ -214,6 +214,8 @@ static bool serve_prepare(struct wsgi *wsgi, struct request *request, struct wsg
     *environ = NULL;
     core_enter_with_gil(wsgi);
     wsgi_drop_pending(wsgi);
+    if (wsgi->pool && wsgi->settings->timeout_ms > 0)
+        request_run_within(request, wsgi->settings->timeout_ms);
     if (request->conn != NULL && (*call = call_new(wsgi, request)) != NULL)
         *environ = environ_make(wsgi->environ, request, (PyObject *)*call);
     core_leave_with_gil(wsgi);
@@ -268,9 +270,7 @@ static struct wsgi *wsgi_of(struct app *app)
 /* The loop's clock stands still while the application runs; time limits that begin now must not begin in the past. */
 static void catch_up(struct wsgi *wsgi)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    if ((uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 > loop_now_ms(wsgi->runtime.loop) + LONG_MS)
+    if (clock_coarse_ms() > loop_now_ms(wsgi->runtime.loop) + LONG_MS)
         loop_update_now(wsgi->runtime.loop);
 }
 
@@ -328,16 +328,16 @@ static void on_disconnect(struct request *request)
 }
 
 /* One that still waits for a thread is dropped when its turn comes: nothing was begun. */
-static bool on_deadline(struct request *request)
+static enum app_given_up on_deadline(struct request *request)
 {
     struct wsgi_call *call = call_of(request);
     if (call == NULL)
-        return false;
+        return APP_HAD_NOT_BEGUN;
     call->timed_out = true;
     call_changed(call);
     if (call->wsgi->pool)
         wsgi_pool_interrupt(call->wsgi->pool, call);
-    return true;
+    return APP_IS_BROKEN_OFF;
 }
 
 static const struct app_ops app_ops = {

@@ -19,6 +19,13 @@ struct app {
     size_t prebuffer_bytes;
 };
 
+/* What an application did when the time of a request was over. */
+enum app_given_up {
+    APP_HAD_NOT_BEGUN, /* nobody works on it, nor will */
+    APP_GIVES_UP,      /* in good order: give it time */
+    APP_IS_BROKEN_OFF  /* what it leaves behind may be half done: replace the process */
+};
+
 struct app_ops {
     /* The head is complete, and of the body at least what came with it: see request.h for both. The application
      * keeps the request beyond this call by request_ref(), else it must have finished it. */
@@ -38,7 +45,6 @@ struct app_ops {
     void (*on_disconnect)(struct request *request);
 
     /* The time of the request is over (request_expire()), and the client was told; the application is to give up, as well as
-     * it can. Only while it has not finished the request. True: what it leaves behind may be half done, so that the
-     * process should be replaced. NULL: it cannot be made to. */
-    bool (*on_deadline)(struct request *request);
+     * it can. Only while it has not finished the request. NULL: it cannot be made to. */
+    enum app_given_up (*on_deadline)(struct request *request);
 };

@@ -9,6 +9,7 @@
 #include "server/http/request.h"
 
 #define NEVER_MS UINT64_MAX
+#define LEAST_MS 64      /* the master need not look more often */
 #define LOGGED_BYTES 200 /* as much of a target as a log line should have */
 
 static struct request *request_at(struct list *node)
@@ -60,6 +61,40 @@ static void on_timer(struct coarse_timer *timer)
     expire_own(d, now);
 }
 
+/* --- for the master ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t earlier(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b > 0 && b < a) ? b : a;
+}
+
+static void publish(const struct request *r)
+{
+    inflight_set_deadlines(r->place, r->core.deadlines ? r->core.deadline_ms : 0,
+                           earlier(r->core.hard_ms, r->core.run_ms));
+}
+
+/* It looks as often as the settings make it necessary. More is told rarely: it is a message. */
+static void tell_shorter(struct deadlines *d, uint64_t in_ms)
+{
+    if (in_ms >= d->least_ms)
+        return;
+    while (in_ms < d->least_ms && d->least_ms > LEAST_MS)
+        d->least_ms /= 2;
+    http_server_shorter(d->server, d->least_ms);
+}
+
+/* `in_ms`: how far away that is. */
+static void set_due(struct deadlines *d, struct request *r, uint64_t due_ms, uint64_t in_ms)
+{
+    bool dies = d->grace_ms > 0 && due_ms != NEVER_MS;
+    r->core.deadline_ms = due_ms;
+    r->core.hard_ms = dies ? due_ms + d->grace_ms : 0;
+    publish(r);
+    if (dies)
+        tell_shorter(d, in_ms + d->grace_ms);
+}
+
 /* --- entry points ------------------------------------------------------------------------------------------------------- */
 
 void deadlines_init(struct deadlines *d, struct http_server *server)
@@ -67,6 +102,8 @@ void deadlines_init(struct deadlines *d, struct http_server *server)
     d->server = server;
     d->loop = server->loop;
     d->timeout_ms = (uint64_t)server->settings->request_timeout_ms;
+    d->grace_ms = (uint64_t)server->settings->request_timeout_grace_ms;
+    d->least_ms = d->timeout_ms + d->grace_ms;
     list_init(&d->usual);
     list_init(&d->own);
     coarse_timer_init(&d->timer, on_timer);
@@ -85,18 +122,25 @@ void deadlines_begin(struct deadlines *d, struct request *r)
 {
     r->core.deadlines = d;
     r->core.given_ms = loop_now_ms(d->loop);
-    r->core.deadline_ms = r->core.given_ms + d->timeout_ms;
+    set_due(d, r, r->core.given_ms + d->timeout_ms, d->timeout_ms);
     if (list_empty(&d->usual)) /* else the timer fires before this one is due */
         wake_at(d, r->core.deadline_ms);
     list_append(&d->usual, &r->core.deadline_node);
+}
+
+static void take_out(struct request *r)
+{
+    r->core.deadlines = NULL;
+    list_remove(&r->core.deadline_node);
 }
 
 void deadlines_end(struct request *r)
 {
     if (r->core.deadlines == NULL)
         return;
-    r->core.deadlines = NULL;
-    list_remove(&r->core.deadline_node);
+    take_out(r);
+    r->core.hard_ms = 0;
+    publish(r);
 }
 
 int64_t request_time_left(const struct request *r)
@@ -114,10 +158,16 @@ void request_set_deadline(struct request *r, int64_t in_ms)
     struct deadlines *d = r->core.deadlines;
     if (d == NULL)
         return;
-    r->core.deadline_ms = in_ms == REQUEST_NO_DEADLINE ? NEVER_MS : clock_ms() + (uint64_t)in_ms;
+    set_due(d, r, in_ms == REQUEST_NO_DEADLINE ? NEVER_MS : clock_ms() + (uint64_t)in_ms, (uint64_t)in_ms);
     list_remove(&r->core.deadline_node);
     list_append(&d->own, &r->core.deadline_node);
     wake_at(d, r->core.deadline_ms);
+}
+
+void request_run_within(struct request *r, int64_t limit_ms)
+{
+    r->core.run_ms = clock_coarse_ms() + (uint64_t)limit_ms; /* the loop's clock may stand still meanwhile */
+    publish(r);
 }
 
 /* --- the time is over ------------------------------------------------------------------------------------------------------ */
@@ -138,20 +188,32 @@ static void log_expired(struct request *r)
                 (int)client->host.len, client->host.p, outcome_of(r));
 }
 
+static void tell_app(struct http_server *server, struct request *r)
+{
+    const struct app_ops *ops = server->app->ops;
+    switch (ops->on_deadline ? ops->on_deadline(r) : APP_GIVES_UP) {
+    case APP_HAD_NOT_BEGUN:
+        r->core.hard_ms = 0;
+        publish(r);
+        break;
+    case APP_GIVES_UP:
+        break;
+    case APP_IS_BROKEN_OFF:
+        http_server_worn(server, "request_timeout");
+    }
+}
+
 void request_expire(struct request *r)
 {
     struct deadlines *d = r->core.deadlines;
     if (d == NULL)
         return;
-    struct http_server *server = d->server;
-    const struct app_ops *ops = server->app->ops;
     request_ref(r);
     r->core.expired = true;
-    deadlines_end(r);
+    take_out(r);
     log_expired(r);
     if (r->conn)
         conn_expire(r->conn);
-    if (ops->on_deadline && ops->on_deadline(r))
-        http_server_worn(server, "request_timeout");
+    tell_app(d->server, r);
     request_unref(r);
 }

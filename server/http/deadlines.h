@@ -8,7 +8,10 @@
  *
  * All requests begin with the same time, so `usual` is in order as it is appended to, and a request costs one append and one
  * removal: no timer is touched while one is armed. Those whose deadline the application has moved are in `own`, in no
- * order, looked through when the first of them may be due. Both are empty when request_timeout is 0. */
+ * order, looked through when the first of them may be due. Both are empty when request_timeout is 0.
+ *
+ * That is the soft limit. The hard one, request_timeout_grace later, is for the master: it stands where the request is
+ * listed (server/base/inflight.h), and the master kills whoever still has the request then. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,6 +27,8 @@ struct deadlines {
     struct http_server *server;
     struct loop *loop;
     uint64_t timeout_ms; /* 0: there are none */
+    uint64_t grace_ms;   /* 0: no hard limit */
+    uint64_t least_ms;   /* the shortest time from now until a hard limit that there ever was, roughly */
     struct list usual, own;
     struct coarse_timer timer;
 };

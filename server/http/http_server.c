@@ -194,16 +194,24 @@ void http_server_on_finished(struct http_server *s, void (*on_finished)(void *ar
     s->on_finished_arg = arg;
 }
 
-void http_server_on_worn(struct http_server *s, void (*on_worn)(void *arg, const char *reason), void *arg)
+void http_server_on_deadline(struct http_server *s, void (*on_worn)(void *arg, const char *reason),
+                             void (*on_shorter)(void *arg, uint64_t limit_ms), void *arg)
 {
     s->on_worn = on_worn;
-    s->on_worn_arg = arg;
+    s->on_shorter = on_shorter;
+    s->on_deadline_arg = arg;
 }
 
 void http_server_worn(struct http_server *s, const char *reason)
 {
     if (s->on_worn)
-        s->on_worn(s->on_worn_arg, reason);
+        s->on_worn(s->on_deadline_arg, reason);
+}
+
+void http_server_shorter(struct http_server *s, uint64_t limit_ms)
+{
+    if (s->on_shorter)
+        s->on_shorter(s->on_deadline_arg, limit_ms);
 }
 
 void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void *arg)

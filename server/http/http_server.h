@@ -42,8 +42,10 @@ void http_server_abort(struct http_server *server);
 /* Told after each finished request, with the total: max_requests. */
 void http_server_on_finished(struct http_server *server, void (*on_finished)(void *arg, uint64_t requests), void *arg);
 
-/* Told when the application was interrupted in a way that may have left something half done: replace the process. */
-void http_server_on_worn(struct http_server *server, void (*on_worn)(void *arg, const char *reason), void *arg);
+/* on_worn: the application was interrupted in a way that may have left something half done: replace the process.
+ * on_shorter: from now on there are requests that may take at most so long, or the process is to be killed. */
+void http_server_on_deadline(struct http_server *server, void (*on_worn)(void *arg, const char *reason),
+                             void (*on_shorter)(void *arg, uint64_t limit_ms), void *arg);
 
 const struct tally *http_server_tally(const struct http_server *server);
 void http_server_reopen_log(struct http_server *server);

@@ -116,6 +116,8 @@ struct request {
         struct list deadline_node;    /* in one of their lists */
         uint64_t given_ms;            /* when the application got it, if it is timed; monotonic */
         uint64_t deadline_ms;
+        uint64_t hard_ms;             /* … and when the worker dies for it; 0: never */
+        uint64_t run_ms;              /* likewise, of request_run_within() */
         bool expired;                 /* request_expire() was called */
         bool overruled;               /* the response is the server's, while the application is at work on its own */
         void *cache;               /* request_conn_cache() without a connection */
@@ -197,6 +199,9 @@ void request_set_deadline(struct request *request, int64_t in_ms);
  * whole; for the application the client has left, and it is told (on_deadline). The loop calls it; whoever keeps the
  * loop waiting has to do so himself. Once. */
 void request_expire(struct request *request);
+
+/* The application runs it from now on, outside the loop: the worker is killed if that takes longer. */
+void request_run_within(struct request *request, int64_t limit_ms);
 
 /* For a thread that waits outside the loop (WSGI inline): waits until more body has come or more room is there, pumping
  * this connection alone, at most until the request's deadline. 1: progress; 0: a time limit has passed (the connection

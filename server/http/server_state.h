@@ -40,7 +40,8 @@ struct http_server {
     void (*on_finished)(void *arg, uint64_t requests);
     void *on_finished_arg;
     void (*on_worn)(void *arg, const char *reason);
-    void *on_worn_arg;
+    void (*on_shorter)(void *arg, uint64_t limit_ms);
+    void *on_deadline_arg;
     struct tally *tally; /* own_tally, or where others see it */
     struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
@@ -54,6 +55,8 @@ void http_server_finished(struct http_server *server, struct request *request);
 void http_server_tell_gone(struct http_server *server, struct request *request);
 /* The time of a request was over, and what the application does with it now is not known to end well. */
 void http_server_worn(struct http_server *server, const char *reason);
+/* A request has less time until its hard limit than any had before. */
+void http_server_shorter(struct http_server *server, uint64_t limit_ms);
 /* A connection was closed: its memory goes at the end of the turn. */
 struct conn;
 void http_server_bury(struct http_server *server, struct conn *conn);

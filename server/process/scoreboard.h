@@ -22,6 +22,7 @@ struct slot {
     _Atomic uint64_t last_turn_ns, longest_turn_ns; /* how long turns lasted: the last one, the longest one */
     _Atomic uint64_t handed_over, taken_over;       /* connections given to siblings, and got from them */
     struct tally tally;
+    _Atomic uint64_t request_limit_ms; /* the application has set limits as short as this; 0: none but the settings' */
     _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
 };
 

@@ -361,6 +361,12 @@ void worker_accept(struct worker *worker, bool enabled)
         (enabled ? listener_resume : listener_pause)(&worker->listeners[i]);
 }
 
+void worker_shorter(struct worker *worker, uint64_t limit_ms)
+{
+    atomic_store(&worker->inherit->slot->request_limit_ms, limit_ms);
+    on_unseen(worker);
+}
+
 void worker_leave(struct worker *worker, const char *reason)
 {
     if (worker->leaving_told || worker->state != WORKER_READY)

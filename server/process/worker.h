@@ -47,6 +47,8 @@ void worker_failed(const struct inherit *inherit, int exit_code, const char *mes
 void worker_load(struct worker *worker, uint32_t load);
 /* Pause and go on accepting (no room for more connections). */
 void worker_accept(struct worker *worker, bool enabled);
+/* A request may be overdue after so long already: the master is to look in time. */
+void worker_shorter(struct worker *worker, uint64_t limit_ms);
 /* Asks the master for a replacement, once; serving goes on until the master says STOP. */
 void worker_leave(struct worker *worker, const char *reason);
 /* on_drain's work is done. */

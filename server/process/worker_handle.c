@@ -33,6 +33,7 @@ static void slot_clear(struct slot *slot)
     atomic_store(&slot->longest_turn_ns, 0);
     atomic_store(&slot->handed_over, 0);
     atomic_store(&slot->taken_over, 0);
+    atomic_store(&slot->request_limit_ms, 0);
     atomic_store(&slot->unseen, 0);
     memset(&slot->tally, 0, sizeof(slot->tally)); /* its writer is dead */
 }
