@@ -460,12 +460,23 @@ static bool check_trusted(const struct settings *settings, const char *name, con
     return good;
 }
 
+static bool check_bounds(const struct settings *settings, struct buf *errors)
+{
+    if (settings->workers_max == 0 || settings->workers_min <= settings->workers_max)
+        return true;
+    buf_printf(errors, "workers_min = %lld (from %s): must not be more than workers_max = %lld (from %s)\n",
+               (long long)settings->workers_min, settings_origin(settings, "workers_min"),
+               (long long)settings->workers_max, settings_origin(settings, "workers_max"));
+    return false;
+}
+
 bool settings_validate(struct settings *settings, struct buf *errors)
 {
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
     good &= check_trusted(settings, "forwarded_allow_ips", &settings->forwarded_allow_ips, errors);
     good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
     good &= check_umask(settings, errors);
+    good &= check_bounds(settings, errors);
     good &= check_environment(settings, errors);
     return worker_class_check(settings, errors) && good;
 }

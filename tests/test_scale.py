@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -220,3 +221,100 @@ def test_two_servers_share_a_port_only_if_both_are_told(folder):
         with Server("a:app", "--bind", address, bind=None, cwd=folder, wait=False) as refused:
             assert refused.wait_exit() == 1
             assert "in use" in refused.log
+
+
+# --- by busyness
+
+BUSY = """
+import os, time
+
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/busy":
+        time.sleep(0.02)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+
+class Load:
+    """Clients that ask for `path` without a pause, each on connections of its own, until told to stop."""
+
+    def __init__(self, server: Server, path: str, clients: int) -> None:
+        self.server, self.path = server, path
+        self.stopping = threading.Event()
+        self.threads = [threading.Thread(target=self.run) for _ in range(clients)]
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            with self.server.connect() as client:
+                client.sendall(f"GET {self.path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode())
+                while client.recv(4096):
+                    pass
+
+    def __enter__(self) -> Load:
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stopping.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def wanted(folder: Path) -> int:
+    return status(folder)["workers_wanted"]
+
+
+def scaled(folder: Path, *args: str) -> Server:
+    (folder / "a.py").write_text(BUSY)
+    return serve(folder, "--workers-max", "3", "--scale-down-delay", "0.5", "--timeout", "1", *args)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_busy_workers_get_siblings_which_go_when_they_are_idle(folder, threads):
+    with scaled(folder, "--threads", threads) as server:
+        assert ready_workers(folder) == 1
+        with Load(server, "/busy", 8):
+            wait_until(lambda: ready_workers(folder) == 3)
+        wait_until(lambda: ready_workers(folder) == 1)
+        rest(server.pid)
+
+
+def test_scaling_by_hand_stays_within_the_bounds(folder):
+    with scaled(folder, "--workers-min", "2", "--scale-down-delay", "3600") as server:
+        assert ready_workers(folder) == 2
+        server.send_signal(signal.SIGTTOU)
+        server.wait_log("Workers wanted: 2")
+        server.send_signal(signal.SIGTTIN)
+        wait_until(lambda: ready_workers(folder) == 3)
+        ctl = [command()[0], "ctl", "--socket", str(folder / "ctl"), "scale", "=4"]
+        refused = subprocess.run(ctl, capture_output=True, text=True)
+        assert "between 2 and 3 workers can be had" in refused.stderr + refused.stdout
+        assert wanted(folder) == 3
+
+
+def test_bounds_are_checked(folder):
+    with serve(folder, "--workers-min", "3", "--workers-max", "2", wait=False) as server:
+        assert server.wait_exit() == 1
+        assert "workers_min = 3 (from --workers-min): must not be more than workers_max = 2" in server.log
+
+
+# --- at rest
+
+
+def wake_ups(pid: int) -> int:
+    """How often any of its threads was put on a CPU."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[2]) for task in tasks)
+
+
+def rest(*pids: int) -> None:
+    """Waits for a second in which none of them wakes up."""
+
+    def rested() -> bool:
+        before = [wake_ups(pid) for pid in pids]
+        time.sleep(1)
+        return before == [wake_ups(pid) for pid in pids]
+
+    wait_until(rested, "a second of rest")

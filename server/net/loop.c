@@ -22,6 +22,7 @@
 
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/base/tally.h"
 #include "server/net/loop.h"
 
 #define WHEEL_SLOTS 1024 /* x COARSE_MS: longer delays are looked at again once a round */
@@ -38,7 +39,7 @@ struct loop {
     void *before_wait_arg;
     bool blocking;                   /* the present poll may wait */
     _Atomic uint64_t *turn_began_ns; /* where others see since when this turn lasts; or NULL */
-    _Atomic uint64_t *last_turn_ns, *longest_turn_ns;
+    _Atomic uint64_t *last_turn_ns, *longest_turn_ns, *turns_ns;
     _Atomic uint32_t *unseen;        /* … and set when they do not look; or NULL */
     void (*on_unseen)(void *);
     void *on_unseen_arg;
@@ -67,6 +68,7 @@ static void publish_turn(struct loop *loop, uint64_t began_ns)
     if (before_ns == 0 || before_ns > now_ns)
         return;
     atomic_store_explicit(loop->last_turn_ns, now_ns - before_ns, memory_order_relaxed);
+    tally_add(loop->turns_ns, now_ns - before_ns);
     if (now_ns - before_ns > atomic_load_explicit(loop->longest_turn_ns, memory_order_relaxed))
         atomic_store_explicit(loop->longest_turn_ns, now_ns - before_ns, memory_order_relaxed);
 }
@@ -311,11 +313,12 @@ void loop_set_release(struct loop *loop, void (*release)(void *), void (*acquire
 }
 
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns, _Atomic uint64_t *last_ns,
-                       _Atomic uint64_t *longest_ns)
+                       _Atomic uint64_t *longest_ns, _Atomic uint64_t *all_ns)
 {
     loop->turn_began_ns = began_ns;
     loop->last_turn_ns = last_ns;
     loop->longest_turn_ns = longest_ns;
+    loop->turns_ns = all_ns;
 }
 
 void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_unseen)(void *arg), void *arg)

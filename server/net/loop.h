@@ -54,9 +54,9 @@ void loop_step_out(struct loop *loop, struct ev_io *watcher);
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
 
 /* From now on *began_ns says when the present turn began (CLOCK_MONOTONIC, to the millisecond), 0 while the loop
- * waits: whoever shares that memory sees a loop that is stuck. *last_ns, *longest_ns: how long turns lasted. NULL: ends it. */
+ * waits: whoever shares that memory sees a loop that is stuck. *last_ns, *longest_ns, *all_ns: how long turns lasted. NULL: ends it. */
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns, _Atomic uint64_t *last_ns,
-                       _Atomic uint64_t *longest_ns);
+                       _Atomic uint64_t *longest_ns, _Atomic uint64_t *all_ns);
 
 /* Whoever looks at that sets *unseen when it will not look again. The next turn clears it and calls on_unseen, before
  * anything that could be stuck. NULL: nobody does. */

@@ -222,8 +222,11 @@ static void scale_by(struct master *master, int by, struct buf *answer)
         return;
     }
     int wanted = master_wanted_workers(master, generation) + by;
-    if (wanted < 1 || wanted > WORKERS_MAX) {
-        refuse(answer, "between 1 and 1024 workers can be had");
+    int least = autoscale_least(&generation->settings), most = autoscale_most(&generation->settings);
+    if (wanted < least || wanted > most) {
+        char reason[64];
+        snprintf(reason, sizeof(reason), "between %d and %d workers can be had", least, most);
+        refuse(answer, reason);
         return;
     }
     master_scale(master, by);

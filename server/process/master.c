@@ -249,6 +249,7 @@ static void check_deadlines(struct master *master)
             check_spawning(master, worker, now_ms);
         master_look_at(master, worker_handle_check(worker, now_ms));
     }
+    master_look_at(master, autoscale_look(master, now_ms));
 }
 
 /* --- while no worker is ready -------------------------------------------------------------------------------------- */

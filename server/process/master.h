@@ -22,6 +22,7 @@
 #include <sys/types.h>
 
 #include "server/base/list.h"
+#include "server/process/autoscale.h"
 #include "server/process/home.h"
 #include "server/process/listeners.h"
 #include "server/process/scoreboard.h"
@@ -66,7 +67,8 @@ struct master {
 
     struct generation *serving, *coming;
     uint32_t last_generation, last_age;
-    int scale;                  /* TTIN and TTOU: added to the settings' workers */
+    int scale;                  /* TTIN, TTOU, autoscale: added to the settings' workers */
+    struct autoscale autoscale;
     bool parked;                /* WINCH: no worker is wanted */
     bool reload_again;          /* a HUP came while a generation was coming */
     bool drops_addresses;       /* the serving generation listens where its predecessor did, but not everywhere */

@@ -62,7 +62,8 @@ int master_wanted_workers(const struct master *master, const struct generation *
     int wanted = (int)generation->settings.workers + master->scale;
     if (master->parked)
         return 0;
-    return wanted < 1 ? 1 : wanted > WORKERS_MAX ? WORKERS_MAX : wanted;
+    int least = autoscale_least(&generation->settings), most = autoscale_most(&generation->settings);
+    return wanted < least ? least : wanted > most ? most : wanted;
 }
 
 struct generation *master_generation(const struct master *master, uint32_t number)
@@ -381,8 +382,9 @@ void master_scale(struct master *master, int by)
         return;
     }
     int before = master_wanted_workers(master, generation);
-    if (before + by >= 1 && before + by <= WORKERS_MAX)
-        master->scale += by;
+    int least = autoscale_least(&generation->settings), most = autoscale_most(&generation->settings);
+    if (before + by >= least && before + by <= most)
+        master->scale = before + by - (int)generation->settings.workers;
     log_info("Workers wanted: %d", master_wanted_workers(master, generation));
     master_tell_workers(master);
 }

@@ -317,7 +317,7 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
     balance_listeners(&worker->balance, worker->listeners, inherit->listener_count);
     watch_start(&worker->channel, loop, inherit->channel, on_channel);
     struct slot *slot = inherit->slot;
-    loop_publish_turn(loop, &slot->turn_began_ns, &slot->last_turn_ns, &slot->longest_turn_ns);
+    loop_publish_turn(loop, &slot->turn_began_ns, &slot->last_turn_ns, &slot->longest_turn_ns, &slot->turns_ns);
     loop_publish_unseen(loop, &inherit->slot->unseen, on_unseen, worker);
     forking_worker = worker;
     pthread_once(&once, register_fork_handler);
@@ -404,7 +404,7 @@ void worker_free(struct worker *worker)
     watch_stop(&worker->signals);
     alarm_clear(&worker->quiet);
     alarm_clear(&worker->graceful);
-    loop_publish_turn(worker->loop, NULL, NULL, NULL);
+    loop_publish_turn(worker->loop, NULL, NULL, NULL, NULL);
     loop_publish_unseen(worker->loop, NULL, NULL, NULL);
     if (forking_worker == worker)
         forking_worker = NULL;

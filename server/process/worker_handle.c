@@ -31,6 +31,7 @@ static void slot_clear(struct slot *slot)
     atomic_store(&slot->turn_began_ns, 0);
     atomic_store(&slot->last_turn_ns, 0);
     atomic_store(&slot->longest_turn_ns, 0);
+    atomic_store(&slot->turns_ns, 0);
     atomic_store(&slot->handed_over, 0);
     atomic_store(&slot->taken_over, 0);
     atomic_store(&slot->request_limit_ms, 0);
@@ -56,6 +57,7 @@ static void take_limits(struct worker_handle *worker, const struct settings *set
     worker->turn_timeout_ms = settings->timeout_ms;
     worker->graceful_timeout_ms = settings->graceful_timeout_ms;
     worker->lifetime_ms = draw_lifetime(settings);
+    worker->scaled = settings->workers_max > 0;
     worker->memory_bytes = settings->max_worker_memory;
     worker->memory_hard_bytes = settings->max_worker_memory_hard;
 }

@@ -38,9 +38,11 @@ struct worker_handle {
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
     int64_t lifetime_ms;                                           /* with its jitter; 0: no limit */
+    bool scaled;                                                   /* by busyness: somebody watches it */
     int64_t memory_bytes, memory_hard_bytes;                       /* 0: no limit */
     uint64_t spawned_ms, ready_ms;                                 /* ready_ms: 0 before */
     uint64_t awake_ms, unseen_ms; /* when it last told that it has something to do; when it was last left alone */
+    uint64_t turns_seen_ns;       /* by autoscale.c, at its last look */
     uint64_t memory_look_ms;      /* when its memory is looked at next */
     uint64_t due_ms;              /* the state must have ended by then; 0: no limit */
     bool leaving;                 /* is to be replaced … */

@@ -135,7 +135,7 @@ static void kill_overdue(struct worker_handle *worker)
 
 static bool has_limits(const struct worker_handle *worker)
 {
-    return worker->turn_timeout_ms > 0 || worker->memory_bytes > 0 || worker->memory_hard_bytes > 0;
+    return worker->turn_timeout_ms > 0 || worker->memory_bytes > 0 || worker->memory_hard_bytes > 0 || worker->scaled;
 }
 
 /* Memory is looked at as long as there are turns: without them it does not grow. */
