@@ -32,6 +32,7 @@
 #include "server/process/channel.h"
 #include "server/process/descriptors.h"
 #include "server/process/inherit.h"
+#include "server/process/privileges.h"
 #include "server/process/scoreboard.h"
 #include "server/process/title.h"
 #include "server/process/worker.h"
@@ -274,6 +275,20 @@ static void set_environment(const char *name, const char *value)
     Py_XDECREF(result);
     Py_XDECREF(environ);
     Py_XDECREF(os);
+}
+
+/* The last thing that is done as who has started the server. */
+static void drop_privileges(const struct mold *m)
+{
+    struct buf message = { 0 };
+    struct privileges privileges;
+    if (!privileges_find(&privileges, &m->settings, &message))
+        fail_with(m, EXIT_CONFIG, &message);
+    if (privileges_drop(&privileges) != 0)
+        fail(m, EXIT_CONFIG, "Cannot become user %u and group %u: %s", (unsigned)privileges.uid,
+             (unsigned)privileges.gid, strerror(errno));
+    if (privileges.drop)
+        die_with_master(true); /* the kernel forgets it when the user changes */
 }
 
 /* What the application finds around it. */
@@ -603,6 +618,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
     if (mold.settings.capture_output)
         log_capture();
+    drop_privileges(&mold);
     apply_environment(&mold.settings);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);

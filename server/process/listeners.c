@@ -215,6 +215,8 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     umask(mask);
     if (fd < 0)
         return refuse(errors, text, errno);
+    if (has_file && listeners->owned && lchown(address->path, listeners->owner, listeners->group) != 0)
+        log_warning("Cannot give %s to user %u: %s", text, (unsigned)listeners->owner, strerror(errno));
     int index = add(listeners, fd, text);
     if (has_file)
         remember_path(&listeners->paths[index], address->path);

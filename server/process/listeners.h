@@ -15,6 +15,9 @@ struct listeners {
     int count;
     bool reuse_port;            /* for those opened from now on */
     bool shared;                /* with a predecessor or a successor, who serves on */
+    bool owned;                 /* a unix socket's file belongs to `owner` and `group`, not to who makes it */
+    uid_t owner;
+    gid_t group;
     mode_t umask;               /* what a unix socket's file does not get, beside the x bits */
     struct listeners_path {
         char *path;             /* a unix socket's file, to be unlinked if it is still the one we made; else NULL */

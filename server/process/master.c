@@ -130,6 +130,7 @@ static void on_end(struct master *master, int number)
 
 void master_reopen_logs(struct master *master)
 {
+    master_give_logs(master);
     if (log_reopen() != 0)
         log_error("Cannot reopen the error log: %s", strerror(errno));
     LIST_EACH(it, &master->molds)

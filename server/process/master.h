@@ -117,6 +117,8 @@ void master_hear_worker(struct master *master, struct worker_handle *worker);
 bool master_settle(struct master *master, const struct generation *generation, struct buf *errors);
 void master_moved(struct master *master);
 void master_stayed(struct master *master);
+/* The logs were moved away: there are new ones that the workers can open, whoever they are. */
+void master_give_logs(const struct master *master);
 /* The server ends. */
 void master_vacate(struct master *master);
 /* The predecessor has ended: the names that it had are this one's now. */

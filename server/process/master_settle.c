@@ -19,6 +19,7 @@
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
 #include "server/process/pidfile.h"
+#include "server/process/privileges.h"
 
 static bool is_set(const char *text)
 {
@@ -71,6 +72,39 @@ static bool open_log(const struct master *master, const struct settings *setting
     if (outcome != 0)
         buf_printf(errors, "Cannot open the error log %s: %s\n", settings->errorlog, strerror(error));
     return outcome == 0;
+}
+
+static void give_log(const struct master *master, const struct settings *settings, const struct privileges *privileges,
+                     const char *path)
+{
+    if (!is_set(path) || strcmp(path, "-") == 0)
+        return;
+    char *resolved = resolve(master, settings, path);
+    if (privileges_give_file(privileges, resolved) != 0)
+        log_warning("The log %s cannot be given to user %u: %s", path, (unsigned)privileges->uid, strerror(errno));
+    free(resolved);
+}
+
+/* Who serves must be able to open them, now and when they have been moved away. */
+static void give_logs(const struct master *master, const struct settings *settings,
+                      const struct privileges *privileges)
+{
+    if (!privileges->drop)
+        return;
+    give_log(master, settings, privileges, settings->errorlog);
+    give_log(master, settings, privileges, settings->accesslog);
+}
+
+static bool apply_privileges(struct master *master, const struct settings *settings, struct buf *errors)
+{
+    struct privileges privileges;
+    if (!privileges_find(&privileges, settings, errors))
+        return false;
+    master->listeners.owned = privileges.drop;
+    master->listeners.owner = privileges.uid;
+    master->listeners.group = privileges.gid;
+    give_logs(master, settings, &privileges);
+    return true;
 }
 
 static void apply_umask(struct master *master, const struct settings *settings)
@@ -165,7 +199,7 @@ static bool settle_first(struct master *master, const struct generation *generat
     if (!enter_folder(master, settings, errors))
         return false;
     apply_umask(master, settings);
-    if (!open_log(master, settings, errors))
+    if (!open_log(master, settings, errors) || !apply_privileges(master, settings, errors))
         return false;
     descriptors_limit(settings->open_files);
     if (settings->daemon && !master->given->daemon)
@@ -183,6 +217,7 @@ static bool settle_beside(struct master *master, const struct generation *genera
 {
     int before = master->listeners.count;
     if (!enter_folder(master, &generation->settings, errors) ||
+        !apply_privileges(master, &generation->settings, errors) ||
         !enter(master, &generation->settings, &master->there, errors))
         return false;
     announce_listeners(master, before);
@@ -217,6 +252,15 @@ void master_stayed(struct master *master)
     enter_folder(master, &master->serving->settings, &errors);
     log_reasons(&errors);
     leave(&master->there, &master->here);
+}
+
+void master_give_logs(const struct master *master)
+{
+    struct buf errors = { 0 };
+    struct privileges privileges;
+    if (master->serving && privileges_find(&privileges, &master->serving->settings, &errors))
+        give_logs(master, &master->serving->settings, &privileges);
+    buf_done(&errors);
 }
 
 void master_vacate(struct master *master)
