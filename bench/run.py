@@ -25,6 +25,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
+PINS = BENCH / "peers" / "requirements.txt"
 SERVER_CPU, LOAD_CPU = "0", "1"
 
 
@@ -162,10 +163,11 @@ def peer_bin(name: str, peer, licorne: str) -> str:
     if not peer.REQUIREMENTS:
         return licorne
     venv = ROOT / "build" / "bench-venvs" / name
-    if not (venv / "ready").exists():
+    ready = venv / "ready"
+    if not ready.exists() or ready.stat().st_mtime < PINS.stat().st_mtime:
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", *peer.REQUIREMENTS], check=True)
-        (venv / "ready").touch()
+        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "-c", str(PINS), *peer.REQUIREMENTS], check=True)
+        ready.touch()
     return str(venv / "bin")
 
 

@@ -7,11 +7,24 @@ HEAP = [{"id": i, "name": f"object {i}", "tags": [str(i), str(i + 1)]} for i in 
 FUNCTIONS = [eval(f"lambda x: x + {i}") for i in range(3000)]
 
 
-async def app(scope, receive, send):
+def answer(path):
+    if path == "/collect":
+        gc.collect()
+    return str(os.getpid()).encode()
+
+
+async def asgi(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError("no lifespan")
-    if scope["path"] == "/collect":
-        gc.collect()
-    body = str(os.getpid()).encode()
+    body = answer(scope["path"])
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
+
+
+def wsgi(environ, start_response):
+    body = answer(environ["PATH_INFO"])
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+
+
+app = asgi

@@ -1,7 +1,17 @@
 """gunicorn with threads, its advised worker for WSGI behind keep-alive connections."""
 
+import signal
+
 REQUIREMENTS = ["gunicorn"]
 KINDS = {"wsgi"}
+OPTIONS = {
+    "preload": ["--preload"],
+    "max_requests": ["--max-requests", "200", "--max-requests-jitter", "50"],
+    "timeout": ["--timeout", "2"],
+    "config": ["--config", "conf.py"],
+}
+CONFIG = ("conf.py", "", "workers = 'many'\n")
+RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):

@@ -1,7 +1,18 @@
 """licorne with its defaults: the one of this checkout's .venv, or of --licorne."""
 
+import signal
+
 REQUIREMENTS = []
 KINDS = {"asgi", "wsgi"}
+OPTIONS = {
+    "preload": ["--preload"],
+    "max_requests": ["--max-requests", "200", "--max-requests-jitter", "50"],
+    "timeout": ["--timeout", "2"],
+    "config": ["--config", "conf.py"],
+    "no_worker": ["--no-worker-grace", "1"],
+}
+CONFIG = ("conf.py", "", "workers = 'many'\n")
+RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):

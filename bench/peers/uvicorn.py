@@ -1,7 +1,14 @@
 """uvicorn as its documentation advises for production: uvloop and httptools, no access log."""
 
-REQUIREMENTS = ["uvicorn==0.51.0", "uvloop", "httptools"]
+import signal
+
+REQUIREMENTS = ["uvicorn", "uvloop", "httptools"]
 KINDS = {"asgi"}
+OPTIONS = {
+    "max_requests": ["--limit-max-requests", "200", "--limit-max-requests-jitter", "50"],
+    "timeout": ["--timeout-worker-healthcheck", "2"],
+}
+RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):

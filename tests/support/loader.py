@@ -88,7 +88,7 @@ class Report:
     failures: list[Failure]
     versions: dict[str, int]  # version -> good answers
     streak: tuple[str, int]  # the version of the last answers, and how many of them in a row have it
-    pids: list[int]
+    pids: dict[int, float]  # worker -> when its first answer came
     in_flight: int
     connections: int
     slices: list[int]  # good answers in each SLICE since `began`
@@ -113,6 +113,7 @@ class Report:
 
 def report_from(data: dict[str, Any]) -> Report:
     data["phases"] = {name: Phase(**phase) for name, phase in data["phases"].items()}
+    data["pids"] = {int(pid): at for pid, at in data["pids"].items()}
     data["failures"] = [Failure(**failure) for failure in data["failures"]]
     return Report(**data)
 
@@ -206,7 +207,7 @@ def merged(reports: list[Report]) -> Report:
         failures=[failure for report in reports for failure in report.failures],
         versions=dict(versions),
         streak=(reports[0].streak[0], min(report.streak[1] for report in reports)) if same else ("", 0),
-        pids=sorted({pid for report in reports for pid in report.pids}),
+        pids={pid: at for report in reports for pid, at in report.pids.items()},
         in_flight=sum(report.in_flight for report in reports),
         connections=sum(report.connections for report in reports),
         slices=[],
@@ -415,7 +416,7 @@ class Clients:
         self.failures: list[Failure] = []
         self.kinds: collections.Counter[str] = collections.Counter()
         self.versions: collections.Counter[str] = collections.Counter()
-        self.pids: set[int] = set()
+        self.pids: dict[int, float] = {}
         self.streak: tuple[str, int] = ("", 0)
         self.slices: list[int] = []
         self.took: collections.deque[float] = collections.deque(maxlen=20_000)
@@ -439,7 +440,7 @@ class Clients:
                 "failures": [vars(failure) for failure in self.failures],
                 "versions": self.versions,
                 "streak": self.streak,
-                "pids": sorted(self.pids),
+                "pids": self.pids,
                 "in_flight": len(self.busy),
                 "connections": len(self.by_fd),
                 "slices": self.slices,
@@ -460,7 +461,7 @@ class Clients:
         self.last_good = now
         self.phase.good += 1
         self.versions[answer.version] += 1
-        self.pids.add(answer.pid)
+        self.pids.setdefault(answer.pid, now)
         self.streak = (answer.version, self.streak[1] + 1 if self.streak[0] == answer.version else 1)
         at = int((now - self.began) / SLICE)
         self.slices.extend([0] * (at + 1 - len(self.slices)))
