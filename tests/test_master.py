@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -426,6 +428,70 @@ def test_the_master_answers_during_a_start_that_takes_long(fake_server: FakeServ
     with fake_server("--no-worker-grace", "0.1", app="worker-hangs-booting", wait=False) as server:
         server.wait_log("newcomers get 503 from the master")
         assert raw(server, b"GET / HTTP/1.1\r\n\r\n") == REFUSAL
+
+
+@contextlib.contextmanager
+def turning_away(fake_server: FakeServer) -> Iterator[Server]:
+    with fake_server("--no-worker-grace", "0.1", app="worker-hangs-booting", wait=False) as server:
+        server.wait_log("newcomers get 503 from the master")
+        yield server
+
+
+def descriptors(server: Server) -> int:
+    return len(list(Path(f"/proc/{server.pid}/fd").iterdir()))
+
+
+def test_the_master_answers_64_at_a_time(fake_server: FakeServer) -> None:
+    with turning_away(fake_server) as server, contextlib.ExitStack() as stack:
+        before = descriptors(server)
+        clients = [stack.enter_context(server.connect()) for _ in range(70)]
+        most = 0
+        for client in clients:  # none of them closes: each is kept for a while, and then the next ones' turn comes
+            assert client.recv(1000) == REFUSAL
+            most = max(most, descriptors(server) - before)
+        assert 0 < most <= 64
+        wait_until(lambda: descriptors(server) == before, "the master to let go of those that stay")
+
+
+def test_the_master_reads_no_more_than_it_must(fake_server: FakeServer) -> None:
+    with turning_away(fake_server) as server:
+        before = descriptors(server)
+        with server.connect() as client, pytest.raises((BrokenPipeError, ConnectionResetError)):
+            assert client.recv(1000) == REFUSAL
+            while True:  # it would go on for ever
+                client.sendall(bytes(65536))
+        wait_until(lambda: descriptors(server) == before)
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_the_master_does_not_spin_without_descriptors(fake_server: FakeServer) -> None:
+    with turning_away(fake_server) as server, contextlib.ExitStack() as stack:
+        numbers = [int(entry.name) for entry in Path(f"/proc/{server.pid}/fd").iterdir()]
+        _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (max(numbers) + 1, hard))  # only gaps are free
+        before = cpu_seconds(server.pid)
+        waiting = [stack.enter_context(server.connect()) for _ in range(max(numbers) + 2)]
+        time.sleep(1)  # in which it could spin
+        assert cpu_seconds(server.pid) - before < 0.05
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (hard, hard))
+        assert all(client.recv(1000) == REFUSAL for client in waiting)
+
+
+def test_a_blocked_worker_counts_as_ready(fake_server: FakeServer) -> None:
+    with fake_server("--no-worker-grace", "0.1") as server:
+        served_before = server.log.count("newcomers get 503 from the master")
+        (worker,) = server.workers()
+        os.kill(worker, signal.SIGSTOP)
+        with server.connect() as client:
+            client.sendall(b"GET /pid HTTP/1.1\r\n\r\n")
+            time.sleep(0.5)  # five times the grace: the answer must not come from the master
+            os.kill(worker, signal.SIGCONT)
+            assert int(client.makefile().read()) == worker
+        assert server.log.count("newcomers get 503 from the master") == served_before
 
 
 # --- scaling, reloading, logs

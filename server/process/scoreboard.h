@@ -23,8 +23,8 @@ struct slot {
     _Atomic uint64_t turns_ns;                      /* all that are over */
     _Atomic uint64_t handed_over, taken_over;       /* connections given to siblings, and got from them */
     struct tally tally;
-    _Atomic uint64_t request_limit_ms; /* the application has set limits as short as this; 0: none but the settings' */
     _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
+    _Atomic uint64_t request_limit_ms; /* the application has set limits as short as this; 0: none but the settings' */
 };
 
 struct scoreboard {

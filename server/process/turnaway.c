@@ -13,6 +13,7 @@
 
 #define LINGER_MS 2000
 #define LINGER_BYTES (64 * 1024)
+#define PAUSE_MS 200 /* after an accept that failed for want of something: the listener stays readable meanwhile */
 
 static const struct str answer = { "HTTP/1.1 503 Service Unavailable\r\n"
                                    "Retry-After: 5\r\n"
@@ -34,6 +35,7 @@ struct client {
 
 struct turnaway {
     struct client clients[TURNAWAY_CLIENTS];
+    uint64_t paused_until_ms; /* nobody is taken before; 0: not paused */
 };
 
 struct turnaway *turnaway_new(void)
@@ -89,11 +91,19 @@ static void client_drop_input(struct client *client)
         client_close(client);
 }
 
+/* Descriptors, memory: tried again a little later, rather than at once and for ever. */
+static bool is_lack(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOBUFS || error == ENOMEM;
+}
+
 static void take_new(struct turnaway *turnaway, int listener, uint64_t now_ms)
 {
     struct client *client;
     while ((client = free_place(turnaway)) != NULL) {
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && is_lack(errno))
+            turnaway->paused_until_ms = now_ms + PAUSE_MS;
         if (fd < 0)
             return;
         client_answer(client, fd, now_ms);
@@ -114,7 +124,8 @@ size_t turnaway_poll(const struct turnaway *turnaway, const struct listeners *li
     for (int i = 0; i < TURNAWAY_CLIENTS; i++) /* those that are there: poll() refuses more than open_files */
         if (turnaway->clients[i].fd >= 0)
             polled[count++] = (struct pollfd){ .fd = turnaway->clients[i].fd, .events = POLLIN };
-    for (int i = 0; active && free_place(turnaway) && i < listeners->count; i++)
+    bool takes = active && turnaway->paused_until_ms == 0 && free_place(turnaway);
+    for (int i = 0; takes && i < listeners->count; i++)
         polled[count++] = (struct pollfd){ .fd = listeners->fds[i], .events = POLLIN };
     return count;
 }
@@ -132,7 +143,9 @@ void turnaway_turn(struct turnaway *turnaway, const struct pollfd *polled, size_
 
 uint64_t turnaway_check(struct turnaway *turnaway, uint64_t now_ms)
 {
-    uint64_t next = 0;
+    if (now_ms >= turnaway->paused_until_ms)
+        turnaway->paused_until_ms = 0;
+    uint64_t next = turnaway->paused_until_ms;
     for (int i = 0; i < TURNAWAY_CLIENTS; i++) {
         struct client *client = &turnaway->clients[i];
         if (client->fd >= 0 && now_ms >= client->due_ms)
