@@ -334,6 +334,23 @@ static int milliseconds_until(uint64_t due_ms)
     return due_ms <= now ? 0 : due_ms - now > 3600000 ? 3600000 : (int)(due_ms - now);
 }
 
+/* poll() refuses more entries than a process may have descriptors: those without one are left out. */
+static void poll_open(struct pollfd *polled, size_t count, int timeout_ms)
+{
+    struct pollfd *open = mem_alloc(count * sizeof(*open));
+    size_t open_count = 0;
+    for (size_t i = 0; i < count; i++)
+        if (polled[i].fd >= 0)
+            open[open_count++] = polled[i];
+    bool any = poll(open, open_count, timeout_ms) > 0; /* EINTR: a signal is in the queue */
+    const struct pollfd *next = open;
+    for (size_t i = 0; i < count; i++) {
+        polled[i].revents = any && polled[i].fd >= 0 ? next->revents : 0;
+        next += polled[i].fd >= 0;
+    }
+    free(open);
+}
+
 static void wait_for_news(struct master *master)
 {
     size_t most = count_children(master) + 1 + UPGRADE_POLLED + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
@@ -349,9 +366,7 @@ static void wait_for_news(struct master *master)
     struct pollfd *strangers = polled + count;
     size_t stranger_count = turnaway_poll(master->turnaway, &master->listeners, master->turns_away, strangers);
     count += stranger_count;
-    if (poll(polled, count, milliseconds_until(master->look_ms)) < 0)
-        for (size_t i = 0; i < count; i++)
-            polled[i].revents = 0; /* EINTR: a signal is in the queue */
+    poll_open(polled, count, milliseconds_until(master->look_ms));
     poll_children(master, polled + 1, true);
     turnaway_turn(master->turnaway, strangers, stranger_count, clock_ms());
     upgrade_turn(master, masters);
