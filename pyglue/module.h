@@ -13,3 +13,4 @@ int wsgi_add(PyObject *module);    /* wsgi.c, wsgi_input.c: their types */
 int detect_add(PyObject *module);  /* detect.c: application_kind() */
 int mold_add(PyObject *module);    /* mold.c: mold() */
 int hooks_add(PyObject *module);   /* hooks.c: log_message(), requests_served() */
+int pylog_add(PyObject *module);   /* pylog.c: log_take(), log_close() */

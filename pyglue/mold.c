@@ -27,6 +27,7 @@
 #include "pyglue/load.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
+#include "pyglue/pylog.h"
 #include "pyglue/serve.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
@@ -425,7 +426,7 @@ static void freeze(struct mold *m)
 
 static void say_loaded(const struct mold *m)
 {
-    struct channel_loaded loaded = { .kind = "", .hooks = hooks_any() };
+    struct channel_loaded loaded = { .kind = "", .hooks = hooks_any(), .logs = (uint8_t)pylog_wants() };
     if (m->application.callable != NULL)
         strncpy(loaded.kind, application_kind_name(m->application.kind), sizeof(loaded.kind) - 1);
     if (channel_send(m->channel, CHANNEL_LOADED, &loaded, sizeof(loaded), NULL, 0) < 0)
@@ -467,6 +468,7 @@ _Noreturn static void become_worker(struct mold *m, struct inherit *inherit)
     if (worker_hello(inherit) < 0)
         _exit(0); /* the master is gone */
     PyOS_AfterFork_Child();
+    pylog_forked();
     free(m->message);
     if (m->collects)
         call_gc("enable", NULL);
@@ -551,6 +553,15 @@ static void hear_event(struct mold *m)
     }
 }
 
+static void hear_log(struct mold *m)
+{
+    struct channel_log head;
+    if (m->message->len < sizeof(head))
+        return;
+    memcpy(&head, m->message->data, sizeof(head));
+    pylog_hear(&head, (struct str){ m->message->data + sizeof(head), m->message->len - sizeof(head) });
+}
+
 static void obey(struct mold *m)
 {
     switch (m->message->type) {
@@ -563,6 +574,9 @@ static void obey(struct mold *m)
         break;
     case CHANNEL_EVENT:
         hear_event(m);
+        break;
+    case CHANNEL_LOG:
+        hear_log(m);
         break;
     case CHANNEL_STOP:
         end();
@@ -580,6 +594,13 @@ _Noreturn static void obey_forever(struct mold *m)
         if (PyErr_CheckSignals() < 0)
             pyerr_log("A signal handler of the application failed:");
     }
+}
+
+static void configure_logging(struct mold *m)
+{
+    struct buf message = { 0 };
+    if (!pylog_begin(&m->settings, &message))
+        fail_with(m, EXIT_CONFIG, &message);
 }
 
 /* ---- entry point ---------------------------------------------------------------------------------------------- */
@@ -622,6 +643,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     apply_environment(&mold.settings);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
+    configure_logging(&mold);
     if (!hooks_begin(&mold.settings))
         fail(&mold, EXIT_CONFIG, "The hooks of the configuration file cannot be used: see the log above");
     if (mold.settings.preload_app || mold.settings.check_config)

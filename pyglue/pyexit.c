@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "pyglue/pyerr.h"
+#include "pyglue/pylog.h"
 
 #define WATCHDOG_STACK_BYTES (128 * 1024)
 
@@ -76,7 +77,8 @@ void pyexit(int code, int64_t limit_ms)
     PyErr_Clear();
     start_watchdog();
     call_if_imported("threading", "_shutdown");
-    call_if_imported("atexit", "_run_exitfuncs");
+    pylog_end();
+    call_if_imported("atexit", "_run_exitfuncs"); /* logging.shutdown() among them */
     pyexit_flush();
     _exit(code);
 }

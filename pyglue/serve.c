@@ -20,6 +20,7 @@
 #include "pyglue/hooks.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
+#include "pyglue/pylog.h"
 #include "pyglue/runtime.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
@@ -276,6 +277,8 @@ static void compose(struct serving *s, const struct application *application)
     s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
     http_server_on_room(s->http, on_room, s);
     http_server_publish(s->http, &s->inherit->slot->tally, s->inherit->inflight);
+    if (pylog_access() != NULL)
+        http_server_on_access(s->http, pylog_access());
     hooks_count(&s->inherit->slot->tally.requests);
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)

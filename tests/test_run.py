@@ -98,5 +98,5 @@ def test_parameters_become_options():
         "--header=X-A:1",
         "--timeout-keep-alive=5",
     ]
-    with pytest.raises(TypeError, match="log_config cannot be a dictionary"):
-        options({"log_config": {"version": 1}})
+    with pytest.raises(TypeError, match="http cannot be a dictionary"):
+        options({"http": {"version": 1}})

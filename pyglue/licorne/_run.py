@@ -7,6 +7,7 @@ globals of the module that calls.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,14 +71,17 @@ def run(app: object, **parameters: Any) -> None:
     program = executable()
     if program is None:
         raise FileNotFoundError("the executable `licorne` is not installed in this environment")
-    code = _wait([program, "--python", sys.executable, str(name), *options(parameters)])
+    environment = dict(os.environ)
+    if isinstance(parameters.get("log_config"), Mapping):
+        environment["LICORNE_LOGCONFIG_DICT"] = json.dumps(parameters.pop("log_config"))
+    code = _wait([program, "--python", sys.executable, str(name), *options(parameters)], environment)
     if code != 0:
         sys.exit(code)
 
 
-def _wait(command: list[str]) -> int:
+def _wait(command: list[str], environment: dict[str, str]) -> int:
     # A session of its own: a terminal's ^C would reach it twice, once from the terminal and once from here.
-    with subprocess.Popen(command, start_new_session=True) as process:
+    with subprocess.Popen(command, env=environment, start_new_session=True) as process:
 
         def forward(number: int, frame: FrameType | None) -> None:
             process.send_signal(number)

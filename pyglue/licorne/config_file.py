@@ -124,7 +124,7 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
         elif name == "control_socket_disable":  # gunicorn's; the command line's --no-control-socket
             file.settings.extend([Setting("control_socket", [""], place)] if value else [])
         elif known(name):
-            file.settings.append(Setting(name, _texts(value), place))
+            file.settings.append(Setting(name, _texts(name, value), place))
         elif value:  # None, False, "": what it is without licorne's help
             file.unknown.append((name, place))
     return file
@@ -146,7 +146,9 @@ def _is_plain(value: object) -> bool:
     return value is None or (isinstance(value, plain) and not isinstance(value, type))
 
 
-def _texts(value: Any) -> list[str | None]:
+def _texts(name: str, value: Any) -> list[str | None]:
+    if name == "logconfig_dict":
+        return [json.dumps(value, default=repr, skipkeys=True) if value else None]
     if isinstance(value, dict):  # secure_scheme_headers
         return [f"{_text(key)}:{_text(item)}" for key, item in value.items()] or [None]
     if isinstance(value, (set, frozenset)):

@@ -85,6 +85,10 @@ class _CoreHandler(logging.Handler):
 
 def _logger(name: str) -> logging.Logger:
     """The applications' way to gunicorn's log is its name: they take its handlers and its level."""
+    if "licorne._logging" in sys.modules:  # the log goes there
+        from licorne import _logging
+
+        return _logging.loggers.access if name.endswith("access") else _logging.loggers.error
     log = logging.getLogger(name)
     if not any(isinstance(handler, _CoreHandler) for handler in log.handlers):
         log.addHandler(_CoreHandler())
@@ -130,7 +134,8 @@ class Server:
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         self.log: logging.Logger = _logger("gunicorn.error")
-        self.log.setLevel(max(logging.DEBUG, getattr(logging, str(cfg.loglevel).upper(), logging.DEBUG)))
+        if "licorne._logging" not in sys.modules:  # else it has a level of its own
+            self.log.setLevel(max(logging.DEBUG, getattr(logging, str(cfg.loglevel).upper(), logging.DEBUG)))
         self.log.error_log = self.log  # type: ignore[attr-defined]
         self.log.access_log = _logger("gunicorn.access")  # type: ignore[attr-defined]
         self.pid = os.getppid()

@@ -18,7 +18,8 @@ static struct {
     int fd;
     char *path;
     enum log_level threshold;
-} state = { PTHREAD_MUTEX_INITIALIZER, STDERR_FILENO, NULL, LOG_LEVEL_INFO };
+    bool (*sink)(enum log_level, const char *); /* NULL: none */
+} state = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO, .threshold = LOG_LEVEL_INFO };
 
 static int open_path(const char *path)
 {
@@ -84,6 +85,11 @@ void log_set_threshold(enum log_level level)
     state.threshold = level;
 }
 
+void log_set_sink(bool (*sink)(enum log_level, const char *))
+{
+    state.sink = sink;
+}
+
 static size_t format_prefix(char *line, size_t size, enum log_level level)
 {
     static const char *const names[] = { "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL" };
@@ -129,10 +135,13 @@ static void write_message(enum log_level level, const char *format, va_list args
     char message[LOG_MAX_BYTES], line[LOG_MAX_BYTES + 128];
     int saved_errno = errno;
     vsnprintf(message, sizeof(message), format, args);
-    size_t n = format_prefix(line, sizeof(line), level);
+    size_t prefix = format_prefix(line, sizeof(line), level), n = prefix;
     n += escape(line + n, sizeof(line) - n - 1, message);
+    line[n] = 0;
+    bool taken = state.sink && state.sink(level, line + prefix);
     line[n++] = '\n';
-    write_line(line, n);
+    if (!taken)
+        write_line(line, n);
     errno = saved_errno;
 }
 

@@ -38,6 +38,8 @@ struct access_log {
     char *format;
     struct piece *pieces;
     size_t piece_count;
+    void (*take)(struct str atoms); /* NULL: lines go into the file */
+    struct buf atoms;
     time_t stamp_second;
     char stamp[40];
     size_t stamp_len;
@@ -367,11 +369,51 @@ static void on_flush(struct loop_task *task)
     flush(LIST_ENTRY(task, struct access_log, flush_task));
 }
 
+static void put_client(struct line *line, struct str name)
+{
+    const struct endpoint *client = request_client(line->request);
+    put_host(line, name);
+    if (client->port >= 0)
+        buf_printf(line->out, ":%d", client->port);
+}
+
+static void put_pair(struct line *line, struct str name, struct str key, put_atom *put)
+{
+    buf_append_str(line->out, name);
+    buf_append(line->out, "", 1);
+    put(line, key);
+    buf_append(line->out, "", 1);
+}
+
+/* {name}i and its like as they stand in the format. */
+static void put_braced(struct line *line, const struct piece *piece)
+{
+    if (piece->put != NULL && piece->text.p[-1] == '{')
+        put_pair(line, (struct str){ piece->text.p - 1, piece->text.len + 3 }, piece->text, piece->put);
+}
+
+static void give_atoms(struct access_log *log, struct line *line)
+{
+    line->out = &log->atoms;
+    buf_reset(&log->atoms, BATCH_BYTES);
+    for (int letter = 'A'; letter <= 'z'; letter++)
+        if (atoms[letter])
+            put_pair(line, (struct str){ (char[]){ (char)letter }, 1 }, STR(""), atoms[letter]);
+    for (size_t i = 0; i < log->piece_count; i++)
+        put_braced(line, &log->pieces[i]);
+    put_pair(line, STR("client"), STR(""), put_client);
+    log->take(buf_str(&log->atoms));
+}
+
 void access_log_add(struct access_log *log, struct request *request, uint64_t ended_ns)
 {
     struct buf *out = &log->file.lines;
     struct line line = { .log = log, .request = request, .out = out };
     line.took_ns = ended_ns > request->began_ns ? ended_ns - request->began_ns : 0;
+    if (log->take) {
+        give_atoms(log, &line);
+        return;
+    }
     size_t start = buf_len(out);
     for (size_t i = 0; i < log->piece_count; i++) {
         if (log->pieces[i].put)
@@ -401,6 +443,17 @@ struct access_log *access_log_new(struct loop *loop, const char *path, const cha
     return log;
 }
 
+struct access_log *access_log_new_for(void (*take)(struct str atoms), const char *format)
+{
+    struct access_log *log = mem_zalloc(sizeof(*log));
+    log->take = take;
+    log->file.fd = -1;
+    log->format = mem_strdup(format);
+    loop_task_init(&log->flush_task, on_flush);
+    compile(log);
+    return log;
+}
+
 int access_log_reopen(struct access_log *log)
 {
     return line_file_reopen(&log->file);
@@ -411,7 +464,9 @@ void access_log_free(struct access_log *log)
     if (log == NULL)
         return;
     loop_task_cancel(&log->flush_task);
-    line_file_close(&log->file);
+    if (log->take == NULL)
+        line_file_close(&log->file);
+    buf_done(&log->atoms);
     free(log->pieces);
     free(log->format);
     free(log);

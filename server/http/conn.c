@@ -148,7 +148,7 @@ static bool reading_timed_out(struct conn *c)
 static void begin_request(struct conn *c)
 {
     c->request = request_new(c->server->requests, c);
-    c->request->began_ns = c->server->access_log ? clock_ns() : loop_now_ns(c->server->loop);
+    c->request->began_ns = http_server_times(c->server) ? clock_ns() : loop_now_ns(c->server->loop);
     http1_begin(&c->http1, c->request);
 }
 

@@ -115,6 +115,8 @@ void http_server_finished(struct http_server *s, struct request *r)
     tally_add(&tally->status_class[r->status >= 100 && r->status < 600 ? r->status / 100 : 0], 1);
     if (s->access_log)
         access_log_add(s->access_log, r, clock_ns());
+    if (s->access_tap)
+        access_log_add(s->access_tap, r, clock_ns());
     if (s->on_finished)
         s->on_finished(s->on_finished_arg, tally_get(&tally->requests));
 }
@@ -231,6 +233,11 @@ void http_server_abort(struct http_server *s)
         conn_close(conn_at(s->conns.next), CLOSE_ABORT);
 }
 
+void http_server_on_access(struct http_server *s, void (*take)(struct str atoms))
+{
+    s->access_tap = access_log_new_for(take, s->settings->access_log_format);
+}
+
 void http_server_reopen_log(struct http_server *s)
 {
     if (s->access_log && access_log_reopen(s->access_log) < 0)
@@ -251,6 +258,7 @@ void http_server_free(struct http_server *s)
     while ((node = list_pop(&s->spares)) != NULL)
         free(conn_at(node));
     access_log_free(s->access_log);
+    access_log_free(s->access_tap);
     forwarded_free(s->forwarded);
     address_set_done(&s->proxies);
     deadlines_done(&s->deadlines);

@@ -47,6 +47,9 @@ void http_server_on_finished(struct http_server *server, void (*on_finished)(voi
 void http_server_on_deadline(struct http_server *server, void (*on_worn)(void *arg, const char *reason),
                              void (*on_shorter)(void *arg, uint64_t limit_ms), void *arg);
 
+/* Told of each finished request for an access log elsewhere: see access_log_new_for(). */
+void http_server_on_access(struct http_server *server, void (*take)(struct str atoms));
+
 const struct tally *http_server_tally(const struct http_server *server);
 void http_server_reopen_log(struct http_server *server);
 

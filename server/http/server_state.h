@@ -20,7 +20,7 @@ struct http_server {
     struct loop *loop;
     const struct settings *settings;
     struct app *app;
-    struct access_log *access_log; /* NULL: none */
+    struct access_log *access_log, *access_tap; /* NULL: none. access_tap: what on_access gets */
     struct request_pool *requests;
     struct deadlines deadlines;
     struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
@@ -46,6 +46,12 @@ struct http_server {
     struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
 };
+
+/* Somebody wants to know how long requests take. */
+static inline bool http_server_times(const struct http_server *server)
+{
+    return server->access_log || server->access_tap;
+}
 
 /* For conn.c: the application gets the request now. */
 void http_server_begun(struct http_server *server, struct request *request);

@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 4
+#define CHANNEL_VERSION 5
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 64
 
@@ -37,6 +37,7 @@ enum channel_type {
     CHANNEL_STOP,    /* master -> mold, worker: struct channel_stop */
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
     CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
+    CHANNEL_LOG,     /* master -> mold: struct channel_log and the text: a line of the master's, for Python's logging */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
 
     /* Between masters (upgrade.h), perhaps of different versions: these never change. */
@@ -54,6 +55,15 @@ struct channel_hello {
 struct channel_loaded {
     char kind[16]; /* "ASGI", "WSGI"; empty: not loaded before the fork */
     uint8_t hooks; /* it wants to hear of events */
+    uint8_t logs;  /* enum mold_logs */
+};
+
+/* What a mold does with the master's log lines: nothing, or log them by Python's logging instead of the error log, or beside
+ * it. */
+enum mold_logs { MOLD_LOGS_NOTHING, MOLD_LOGS_INSTEAD, MOLD_LOGS_BESIDE };
+
+struct channel_log {
+    int32_t level, pid;
 };
 
 enum channel_event_kind {

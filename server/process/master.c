@@ -447,6 +447,7 @@ static int run(const struct settings *given, bool checking)
     if (master_init(master) != 0 || master_find_python(master) != 0) {
         master->exit_code = EXIT_CONFIG;
     } else {
+        master_log_begin(master);
         master_reload(master);
         master_reconcile(master);
         while (!master_finished(master)) {
@@ -457,6 +458,7 @@ static int run(const struct settings *given, bool checking)
             log_info("Stopped");
     }
     int exit_code = master->exit_code;
+    master_log_end();
     master_done(master);
     free(master);
     return exit_code;

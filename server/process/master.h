@@ -14,6 +14,7 @@
  *     master_reap.c       who has died, and what follows
  *     master_reconcile.c  generations, spawning, retiring
  *     master_settle.c     what settings mean for the master itself: folder, log, pidfile, control socket, addresses
+ *     master_log.c        its log lines, on their way into Python's logging
  *     master_events.c     what the configuration file's hooks hear of it */
 #pragma once
 
@@ -134,6 +135,15 @@ void master_tell_death(struct master *master, const struct worker_handle *worker
 void master_tell_exit(const struct master *master, const struct mold_handle *mold);
 /* It is stopped only when all workers have ended. */
 bool master_needs_mold(const struct master *master, const struct mold_handle *mold);
+
+/* The mold that hears: the serving generation's, or before there is one the coming one's; NULL: it wants nothing. */
+struct mold_handle *master_listening_mold(const struct master *master);
+
+/* --- master_log.c */
+
+/* The log's lines go to the mold from now on, when it takes them. */
+void master_log_begin(const struct master *master);
+void master_log_end(void);
 
 /* --- master_reap.c */
 

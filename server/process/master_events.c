@@ -19,10 +19,10 @@ static void tell(const struct mold_handle *mold, struct channel_event event)
 
 static bool listens(const struct mold_handle *mold)
 {
-    return mold && mold->hooks && mold->state == MOLD_LOADED;
+    return mold && (mold->hooks || mold->logs) && mold->state == MOLD_LOADED;
 }
 
-static struct mold_handle *listener(const struct master *master)
+struct mold_handle *master_listening_mold(const struct master *master)
 {
     const struct generation *generation = master->serving ? master->serving : master->coming;
     return generation && listens(generation->mold) ? generation->mold : NULL;
@@ -54,14 +54,14 @@ void master_tell_loaded(struct master *master, struct mold_handle *mold)
 
 void master_tell_workers(struct master *master)
 {
-    const struct mold_handle *mold = listener(master);
+    const struct mold_handle *mold = master_listening_mold(master);
     if (mold)
         tell_workers(master, master_generation(master, mold->generation), mold);
 }
 
 void master_tell_death(struct master *master, const struct worker_handle *worker)
 {
-    const struct mold_handle *mold = listener(master);
+    const struct mold_handle *mold = master_listening_mold(master);
     if (mold)
         tell(mold,
              (struct channel_event){ .kind = EVENT_WORKER_EXITED, .pid = (int32_t)worker->pid, .age = worker->age });
@@ -69,11 +69,11 @@ void master_tell_death(struct master *master, const struct worker_handle *worker
 
 void master_tell_exit(const struct master *master, const struct mold_handle *mold)
 {
-    if (mold && mold == listener(master))
+    if (mold && mold == master_listening_mold(master))
         tell(mold, (struct channel_event){ .kind = EVENT_EXIT });
 }
 
 bool master_needs_mold(const struct master *master, const struct mold_handle *mold)
 {
-    return mold && mold == listener(master) && !list_empty(&master->workers);
+    return mold && mold == master_listening_mold(master) && !list_empty(&master->workers);
 }

@@ -130,6 +130,7 @@ static void on_mold_loaded(struct master *master, struct mold_handle *mold, cons
         return;
     }
     mold->hooks = loaded.hooks != 0;
+    mold->logs = loaded.logs;
     master_tell_loaded(master, mold);
 }
 
