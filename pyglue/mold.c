@@ -559,7 +559,7 @@ static void hear_log(struct mold *m)
     if (m->message->len < sizeof(head))
         return;
     memcpy(&head, m->message->data, sizeof(head));
-    pylog_hear(&head, (struct str){ m->message->data + sizeof(head), m->message->len - sizeof(head) });
+    pylog_hear(head.level, head.pid, (struct str){ m->message->data + sizeof(head), m->message->len - sizeof(head) });
 }
 
 static void obey(struct mold *m)

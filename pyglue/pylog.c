@@ -26,7 +26,7 @@ struct line {
 };
 
 static PyObject *module;    /* licorne._logging; NULL: not wanted */
-static enum mold_logs wants;
+static enum log_sharing wants;
 static bool wants_access;
 static bool is_logging;     /* in the mold: what logging itself logs goes to the file */
 
@@ -51,7 +51,7 @@ static bool emit(int level, int pid, struct str text)
         pyerr_log("Logging failed:");
     is_logging = false;
     Py_XDECREF(result);
-    return result != NULL && wants == MOLD_LOGS_INSTEAD;
+    return result != NULL && wants == LOG_INSTEAD;
 }
 
 static bool log_at_once(enum log_level level, const char *message)
@@ -81,7 +81,7 @@ static bool put(int level, struct str text)
 
 static bool log_queued(enum log_level level, const char *message)
 {
-    return put((int)level, str_from(message)) && wants == MOLD_LOGS_INSTEAD;
+    return put((int)level, str_from(message)) && wants == LOG_INSTEAD;
 }
 
 static void access_queued(struct str atoms)
@@ -157,7 +157,7 @@ static bool configure(const struct settings *settings)
     Py_XDECREF(answer);
     if (!ok)
         return false;
-    wants = beside ? MOLD_LOGS_BESIDE : MOLD_LOGS_INSTEAD;
+    wants = beside ? LOG_BESIDE : LOG_INSTEAD;
     wants_access = access;
     if (!beside)
         log_set_threshold((enum log_level)level);
@@ -181,15 +181,15 @@ bool pylog_begin(const struct settings *settings, struct buf *message)
     return true;
 }
 
-enum mold_logs pylog_wants(void)
+enum log_sharing pylog_wants(void)
 {
     return wants;
 }
 
-void pylog_hear(const struct channel_log *head, struct str text)
+void pylog_hear(int level, int pid, struct str text)
 {
     if (module != NULL)
-        emit(head->level, head->pid, text);
+        emit(level, pid, text);
 }
 
 void pylog_forked(void)

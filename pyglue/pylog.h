@@ -12,16 +12,15 @@
 #include "server/base/buf.h"
 #include "server/base/log.h"
 #include "server/base/str.h"
-#include "server/process/channel.h"
 
 struct settings;
 
 /* The mold's, once the settings are known: configures logging. False: it cannot be, `message` says why. */
 bool pylog_begin(const struct settings *settings, struct buf *message);
 /* What the master is to do with its lines. */
-enum mold_logs pylog_wants(void);
+enum log_sharing pylog_wants(void);
 /* A line of the master's. */
-void pylog_hear(const struct channel_log *head, struct str text);
+void pylog_hear(int level, int pid, struct str text);
 /* In the worker, once Python runs again after the fork. */
 void pylog_forked(void);
 /* What http_server_on_access() is given; NULL: nobody wants the access log. */

@@ -229,6 +229,7 @@ def test_syslog_beside_the_error_log(folder, kind):
         ("logconfig_dict = {'version': 1, 'root': {'handlers': ['nobody']}}", "nobody"),
         ("logconfig_json = 'web.py'", "web.py: Expecting value"),
         ("syslog = True\nsyslog_addr = 'localhost'", "must be udp://HOST:PORT, tcp://HOST:PORT or unix://PATH"),
+        ("syslog = True\nsyslog_facility = 'local8'", "must be one of "),
     ],
 )
 def test_what_cannot_be_used_is_explained(tmp_path, settings, said):

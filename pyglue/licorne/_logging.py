@@ -26,7 +26,7 @@ from licorne import _core
 
 LEVELS = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)  # enum log_level's
 ACCESS = -1
-END_SECONDS = 1.0  # what handlers may take for the last lines
+END_SECONDS = 5.0  # what handlers may take for the last lines; the end of the process has a limit besides
 
 DEFAULT_HANDLERS: dict[str, Any] = {
     "console": {"class": "logging.StreamHandler", "formatter": "generic", "stream": "ext://sys.stdout"},
@@ -197,7 +197,7 @@ def _add_syslog(settings: Mapping[str, Any], configured: bool) -> None:
     if not settings["disable_redirect_access_to_syslog"]:
         wanted.append((loggers.access, "access"))
     for logger, name in wanted:
-        handler = _syslog_handler(settings["syslog_addr"], settings["syslog_facility"])
+        handler = _syslog_handler(settings["syslog_addr"], _facility(settings["syslog_facility"]))
         handler.setFormatter(logging.Formatter(f"gunicorn.{prefix}.{name}: [%(process)d] %(message)s"))
         logger.addHandler(handler)
         if not configured:
@@ -209,17 +209,23 @@ def _level(name: str) -> int:
     return LEVELS[0] if name == "trace" else logging.getLevelName(name.upper())
 
 
-def _syslog_handler(address: str, facility: str) -> logging.Handler:
-    scheme, colon, rest = address.partition("://")
+def _facility(name: str) -> int:
     codes = logging.handlers.SysLogHandler.facility_names
+    if name.lower() not in codes:
+        raise ValueError(f"syslog_facility = {name!r}: must be one of {', '.join(codes)}")
+    return codes[name.lower()]
+
+
+def _syslog_handler(address: str, facility: int) -> logging.Handler:
+    scheme, colon, rest = address.partition("://")
     if scheme == "unix" and colon:
         path, _, kind = rest.partition("#")
-        return logging.handlers.SysLogHandler(path, codes[facility], _socket_type(address, kind or "dgram"))
+        return logging.handlers.SysLogHandler(path, facility, _socket_type(address, kind or "dgram"))
     host, _, port = rest.rpartition(":")
     if scheme not in ("udp", "tcp") or not host or not port.isdigit():
         raise ValueError(f"syslog_addr = {address!r}: must be udp://HOST:PORT, tcp://HOST:PORT or unix://PATH")
     kind = socket.SOCK_STREAM if scheme == "tcp" else socket.SOCK_DGRAM
-    return logging.handlers.SysLogHandler((host.strip("[]"), int(port)), codes[facility], kind)
+    return logging.handlers.SysLogHandler((host.strip("[]"), int(port)), facility, kind)
 
 
 def _socket_type(address: str, kind: str) -> socket.SocketKind:

@@ -19,6 +19,9 @@ enum log_level log_threshold(void);
 void log_set_threshold(enum log_level level);
 /* From now on standard output and standard error are the log's file too, also after it was reopened. */
 void log_capture(void);
+/* What somebody else does with log lines: nothing, or write them instead of the error log, or beside it. */
+enum log_sharing { LOG_ALONE, LOG_INSTEAD, LOG_BESIDE };
+
 /* From now on messages go there first (from any thread; escaped, without the prefix); true: the file need not have them.
  * NULL: to the file alone. */
 void log_set_sink(bool (*sink)(enum log_level level, const char *message));

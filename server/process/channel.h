@@ -55,12 +55,8 @@ struct channel_hello {
 struct channel_loaded {
     char kind[16]; /* "ASGI", "WSGI"; empty: not loaded before the fork */
     uint8_t hooks; /* it wants to hear of events */
-    uint8_t logs;  /* enum mold_logs */
+    uint8_t logs;  /* enum log_sharing */
 };
-
-/* What a mold does with the master's log lines: nothing, or log them by Python's logging instead of the error log, or beside
- * it. */
-enum mold_logs { MOLD_LOGS_NOTHING, MOLD_LOGS_INSTEAD, MOLD_LOGS_BESIDE };
 
 struct channel_log {
     int32_t level, pid;

@@ -18,12 +18,12 @@ static bool send_line(enum log_level level, const char *message)
     char bytes[sizeof(struct channel_log) + LINE_MAX_BYTES];
     struct channel_log head = { .level = (int32_t)level, .pid = (int32_t)getpid() };
     size_t len = strnlen(message, LINE_MAX_BYTES);
-    if (!mold || mold->logs == MOLD_LOGS_NOTHING)
+    if (!mold || mold->logs == LOG_ALONE)
         return false;
     memcpy(bytes, &head, sizeof(head));
     memcpy(bytes + sizeof(head), message, len);
     bool sent = channel_send(mold->channel, CHANNEL_LOG, bytes, sizeof(head) + len, NULL, 0) == 0;
-    return sent && mold->logs == MOLD_LOGS_INSTEAD;
+    return sent && mold->logs == LOG_INSTEAD;
 }
 
 void master_log_begin(const struct master *master)
