@@ -126,7 +126,11 @@ UVICORN = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "default": {"()": "uvicorn.logging.DefaultFormatter", "fmt": "%(levelprefix)s %(message)s", "use_colors": False},
+        "default": {
+            "()": "uvicorn.logging.DefaultFormatter",
+            "fmt": "%(levelprefix)s %(message)s",
+            "use_colors": False,
+        },
         "access": {
             "()": "uvicorn.logging.AccessFormatter",
             "fmt": '%(levelprefix)s %(client_addr)s - "%(request_line)s" %(status_code)s',
@@ -251,8 +255,8 @@ def test_hooks_log_there_too(tmp_path):
 
 
 def test_a_handler_that_fails_harms_nobody(folder):
-    broken = "class JsonFormatter(logging.Formatter):\n    def format(self, record):\n        raise KeyError(record.name)"
-    append(folder, FILE.replace("class JsonFormatter(logging.Formatter):\n    def format(self, record):", broken))
+    method = "    def format(self, record):\n"
+    append(folder, FILE.replace(method, method + "        raise KeyError(record.name)\n"))
     with Server("web:app", cwd=folder, wait=False) as server:
         wait_until(lambda: server.addresses, "the start")
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""Error log and access log in Python's logging: where `logconfig`, `logconfig_dict`, `logconfig_json` or `syslog` ask for it.
+"""Error log and access log in Python's logging, where `logconfig` (or its like) or `syslog` asks for it.
 
 pyglue/pylog.c calls `begin()` in the mold, `start()` in each worker, and brings the lines. The loggers have gunicorn's
 names, `gunicorn.error` and `gunicorn.access`, or uvicorn's where the configuration names those; the records of accesses
@@ -65,8 +65,8 @@ _thread: threading.Thread | None = None
 
 
 def begin(text: str) -> tuple[int, bool, bool]:
-    """`text`: all settings, as --print-config has them. Answers the index of the least level that is logged, whether the lines
-    go to the error log's file too, and whether anybody wants accesses. Raises ValueError that says what is wrong."""
+    """`text`: all settings, as --print-config has them. Answers the index of the least level that is logged, whether the
+    lines go to the error log's file too, and whether anybody wants accesses. Raises ValueError that says what is wrong."""
     settings = _settings(text)
     try:
         return _begin(settings)

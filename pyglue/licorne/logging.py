@@ -51,7 +51,7 @@ class DefaultFormatter(ColourizedFormatter):
 
 
 class AccessFormatter(ColourizedFormatter):
-    """Adds `client_addr`, `request_line`, `status_code` (with its phrase) and the single arguments of an access record."""
+    """Adds `client_addr`, `request_line`, `status_code` (with its phrase) and the arguments of an access record."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record = copy(record)
