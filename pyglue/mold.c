@@ -435,6 +435,17 @@ static void say_loaded(const struct mold *m)
 
 /* ---- forking -------------------------------------------------------------------------------------------------- */
 
+/* `fds`: the sockets, and both ends of the exchange of each. */
+static void inherit_listeners(struct inherit *inherit, const int *fds, int count)
+{
+    size_t room = (size_t)(count + 1);
+    inherit->listener_count = count;
+    inherit->listeners = mem_alloc(sizeof(*inherit->listeners) * room);
+    inherit->exchanges = mem_alloc(sizeof(*inherit->exchanges) * room);
+    memcpy(inherit->listeners, fds, sizeof(*inherit->listeners) * (size_t)count);
+    memcpy(inherit->exchanges, fds + count, sizeof(*inherit->exchanges) * (size_t)count);
+}
+
 static struct inherit *inherit_new(struct mold *m)
 {
     struct inherit *inherit = mem_zalloc(sizeof(*inherit));
@@ -442,9 +453,7 @@ static struct inherit *inherit_new(struct mold *m)
     memcpy(&spawn, m->message->data, sizeof(spawn));
     inherit->channel = m->message->fds[0];
     inherit->bell = m->message->fds[1];
-    inherit->listener_count = m->message->fd_count - 2;
-    inherit->listeners = mem_alloc(sizeof(int) * (size_t)(inherit->listener_count + 1));
-    memcpy(inherit->listeners, m->message->fds + 2, sizeof(int) * (size_t)inherit->listener_count);
+    inherit_listeners(inherit, m->message->fds + 2, (m->message->fd_count - 2) / 3);
     inherit->slot = &m->scoreboard->slots[spawn.slot];
     inherit->inflight = &m->scoreboard->inflight[spawn.slot];
     inherit->scoreboard = m->scoreboard;
@@ -458,6 +467,7 @@ static struct inherit *inherit_new(struct mold *m)
 static void inherit_free(struct inherit *inherit)
 {
     free(inherit->listeners);
+    free(inherit->exchanges);
     free(inherit);
 }
 

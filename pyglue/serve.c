@@ -1,6 +1,7 @@
 /* serve: see serve.h. Who tells whom:
  *
  *     worker --on_accept--> http_server --on_request--> app (runtime->app)
+ *     worker --on_take----> http_server --hand_over---> worker: idle connections, from and to siblings
  *     worker --on_drain---> http_server --on_empty----> worker --on_left--> runtime stops turning the loop
  *     http_server --on_finished--> max_requests;  --on_room--> worker accepts again
  *     http_server counts and lists what is in flight in the scoreboard
@@ -104,6 +105,34 @@ static void on_accept(void *arg, int listener, int fd, const struct sockaddr *pe
         set_accepting(s, false);
 }
 
+static void on_take(void *arg, int listener, const struct parcel *parcel)
+{
+    struct serving *s = arg;
+    http_server_take(s->http, parcel, &s->endpoints[listener]);
+    if (!http_server_has_room(s->http))
+        set_accepting(s, false);
+}
+
+static enum hand_over_result hand_over(void *arg, const struct parcel *parcel, const struct endpoint *local)
+{
+    struct serving *s = arg;
+    switch (worker_hand_over(s->worker, (int)(local - s->endpoints), parcel)) {
+    case EXCHANGE_SENT:
+        return HAND_OVER_DONE;
+    case EXCHANGE_FULL:
+        return HAND_OVER_LATER;
+    case EXCHANGE_SHUT:
+        break;
+    }
+    return HAND_OVER_NEVER;
+}
+
+static void on_hand_over(void *arg, bool room)
+{
+    struct serving *s = arg;
+    (room ? http_server_move_on : http_server_stay)(s->http);
+}
+
 static void on_room(void *arg)
 {
     set_accepting(arg, true);
@@ -178,6 +207,8 @@ static void on_reopen_logs(void *arg)
 
 static const struct worker_ops worker_ops = {
     .on_accept = on_accept,
+    .on_take = on_take,
+    .on_hand_over = on_hand_over,
     .on_drain = on_drain,
     .on_abort = on_abort,
     .on_left = on_left,
@@ -276,6 +307,7 @@ static void compose(struct serving *s, const struct application *application)
     s->endpoints = endpoints_of(s->inherit);
     s->http = http_server_new(s->runtime->loop, s->settings, s->runtime->app);
     http_server_on_room(s->http, on_room, s);
+    http_server_on_hand_over(s->http, hand_over, s);
     http_server_publish(s->http, &s->inherit->slot->tally, s->inherit->inflight);
     if (pylog_access() != NULL)
         http_server_on_access(s->http, pylog_access());

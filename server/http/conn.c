@@ -14,6 +14,7 @@
 #include "server/http/endpoint.h"
 #include "server/http/response.h"
 #include "server/http/websocket_conn.h"
+#include "server/net/exchange.h"
 #include "server/net/proxy_protocol.h"
 
 static void conn_enter(struct conn *c, enum conn_state state);
@@ -34,6 +35,12 @@ static const bool reason_is_error[] = {
 static const struct settings *settings_of(const struct conn *c)
 {
     return c->server->settings;
+}
+
+static bool is_between(const struct conn *c)
+{
+    return c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL) ||
+           (c->state == CONN_PROXY && c->proxy->len == 0);
 }
 
 static bool app_has(const struct request *r)
@@ -66,14 +73,14 @@ static void log_close(struct conn *c, enum close_reason reason)
               reason_texts[reason]);
 }
 
-void conn_close(struct conn *c, enum close_reason reason)
+static void conn_end(struct conn *c, enum close_reason reason, void (*end_io)(struct io *io))
 {
     if (c->state == CONN_CLOSED)
         return;
     log_close(c, reason);
     c->server->closed[reason]++;
     c->state = CONN_CLOSED;
-    io_close(&c->io);
+    end_io(&c->io);
     coarse_timer_done(c->server->loop, &c->timer);
     if (app_has(c->request))
         http_server_tell_gone(c->server, c->request);
@@ -85,6 +92,16 @@ void conn_close(struct conn *c, enum close_reason reason)
         c->free_cache(c->cache);
     c->free_cache = NULL;
     http_server_bury(c->server, c);
+}
+
+void conn_close(struct conn *c, enum close_reason reason)
+{
+    conn_end(c, reason, io_close);
+}
+
+void conn_moved(struct conn *c)
+{
+    conn_end(c, CLOSE_HANDED_OVER, io_give);
 }
 
 void conn_leave(struct conn *c, enum close_reason reason)
@@ -530,6 +547,8 @@ static void conn_enter(struct conn *c, enum conn_state state)
         coarse_timer_disarm(&c->timer);
     if (state != CONN_SERVING)
         resume(c);
+    if (conn_will_move(c) && is_between(c))
+        http_server_move_soon(c->server);
 }
 
 /* May the state's take() have more bytes now? */
@@ -538,7 +557,7 @@ static bool may_take(const struct conn *c)
     switch (c->state) {
     case CONN_HEAD:
     case CONN_IDLE:
-        return c->turn_requests > 0;
+        return c->turn_requests > 0 && (c->request || !conn_will_move(c));
     case CONN_BODY:
         return !c->request->body_end && (buf_len(&c->request->body) <= REQUEST_BODY_HIGH_WATER || !body_ready(c));
     case CONN_SERVING:
@@ -557,7 +576,8 @@ static bool may_take(const struct conn *c)
 void conn_response_done(struct conn *c)
 {
     struct request *r = c->request;
-    bool leaves = r->core.close_said || !r->core.keep_alive || c->server->draining || c->io.eof;
+    bool drained = c->server->draining && !conn_will_move(c);
+    bool leaves = r->core.close_said || !r->core.keep_alive || drained || c->io.eof;
     bool body_end = r->body_end;
     drop_request(c);
     if (leaves) {
@@ -705,6 +725,8 @@ static size_t on_data(struct io *io, const char *data, size_t len)
         request_pin(c->request); /* its head must outlive `data` */
     if (done < len && c->turn_requests > 0 && c->state != CONN_CLOSED)
         io_pause(io);            /* else it comes again at the end of the turn */
+    if (done < len && is_between(c) && conn_will_move(c))
+        coarse_timer_disarm(&c->timer); /* it is not idle, it goes on elsewhere */
     return done;
 }
 
@@ -732,6 +754,8 @@ static void on_drained(struct io *io)
     struct conn *c = conn_of(io);
     if (c->state == CONN_FLUSH)
         flush_drained(c);
+    else if (conn_will_move(c))
+        http_server_move_soon(c->server);
 }
 
 static void on_error(struct io *io, int error)
@@ -779,11 +803,46 @@ void conn_expect_proxy(struct conn *c)
 
 void conn_drain(struct conn *c)
 {
-    bool idle = c->state == CONN_IDLE || (c->state <= CONN_HEAD && c->request == NULL);
-    if (idle) /* what has arrived already is seen before the timer fires */
+    if (conn_will_move(c))
+        http_server_move_soon(c->server);
+    else if (is_between(c) || c->state == CONN_PROXY) /* what has arrived already is seen before the timer fires */
         coarse_timer_arm(c->server->loop, &c->timer, 0);
     if (c->websocket)
         websocket_drain(c->websocket);
+}
+
+/* --- to and from other workers: see hand_over.c ----------------------------------------------------------------------------------- */
+
+bool conn_will_move(const struct conn *c)
+{
+    return c->server->hands_over && !c->stays;
+}
+
+bool conn_can_move(const struct conn *c)
+{
+    return is_between(c) && c->io.queued_bytes == 0 && !c->io.eof && !c->io.broken;
+}
+
+void conn_stay(struct conn *c)
+{
+    c->stays = true;
+    if (!is_between(c))
+        return;
+    resume(c);
+    conn_drain(c);
+}
+
+void conn_unpack(struct conn *c, const struct parcel *parcel)
+{
+    uint64_t now = loop_now_ms(c->server->loop), idle_ms = now > parcel->since_ms ? now - parcel->since_ms : 0;
+    if (parcel->awaits_proxy)
+        conn_expect_proxy(c);
+    else if (!parcel->fresh)
+        conn_enter(c, CONN_IDLE);
+    c->since_ms = now - idle_ms;
+    if (c->timer.due_ms > 0)
+        coarse_timer_arm(c->server->loop, &c->timer, c->timer.due_ms > now + idle_ms ? c->timer.due_ms - now - idle_ms : 0);
+    io_unread(&c->io, parcel->unread.p, parcel->unread.len);
 }
 
 const struct endpoint *conn_peer(struct conn *c)

@@ -55,6 +55,7 @@ struct conn {
     uint64_t discarded;
     int turn_requests;        /* how many this turn may still take */
     bool in_wait;             /* the application waits inside request_wait_*: it is not called back */
+    bool stays;               /* it was tried: nobody takes it over */
     bool reset_after;         /* FLUSH ends in a reset: what was sent must not look complete */
     const struct endpoint *local;
     struct endpoint peer;
@@ -76,8 +77,23 @@ void conn_expect_proxy(struct conn *conn);
 void conn_close(struct conn *conn, enum close_reason reason);
 /* Ends it when everything queued was sent, and lingers. */
 void conn_leave(struct conn *conn, enum close_reason reason);
-/* The worker leaves: idle connections go when a turn has brought nothing more. */
+/* The worker leaves: idle connections are handed over, or go when a turn has brought nothing more. */
 void conn_drain(struct conn *conn);
+
+/* --- for hand_over.c ------------------------------------------------------------------------------------------------ */
+
+struct parcel;
+
+/* A sibling has passed it on: goes on where that has left off. */
+void conn_unpack(struct conn *conn, const struct parcel *parcel);
+/* Between two messages, and all that was sent has left: any other worker can go on with it. */
+bool conn_can_move(const struct conn *conn);
+/* It leaves this worker when it comes to rest, and begins no further request here. */
+bool conn_will_move(const struct conn *conn);
+/* A sibling has it: as conn_close(), but the client feels nothing. */
+void conn_moved(struct conn *conn);
+/* Nobody takes it: it ends here, after what has come already. */
+void conn_stay(struct conn *conn);
 
 /* --- for request.c and response.c ----------------------------------------------------------------------------------- */
 

@@ -147,6 +147,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     list_init(&s->gone);
     loop_task_init(&s->reap_task, on_reap);
     loop_task_init(&s->gone_task, on_gone);
+    http_server_hand_over_init(s);
     if (settings->accesslog && *settings->accesslog) {
         s->access_log = access_log_new(loop, settings->accesslog, settings->access_log_format);
         if (s->access_log == NULL)
@@ -162,17 +163,24 @@ void http_server_publish(struct http_server *s, struct tally *tally, struct infl
     request_pool_publish(s->requests, inflight);
 }
 
-void http_server_accept(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
-                        const struct endpoint *local)
+struct conn *http_server_add(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
+                             const struct endpoint *local)
 {
     struct list *spare = list_pop(&s->spares);
     s->spare_count -= spare != NULL;
     struct conn *c = conn_new(s, spare ? conn_at(spare) : NULL, fd, peer, peer_len, local);
     list_append(&s->conns, &c->node);
     tally_add(&s->tally->conns, 1);
-    tally_add(&s->tally->conns_accepted, 1);
     if (!http_server_has_room(s))
         s->was_full = true;
+    return c;
+}
+
+void http_server_accept(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
+                        const struct endpoint *local)
+{
+    struct conn *c = http_server_add(s, fd, peer, peer_len, local);
+    tally_add(&s->tally->conns_accepted, 1);
     if (s->settings->proxy_protocol)
         conn_expect_proxy(c);
     if (s->draining)
@@ -221,6 +229,7 @@ void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void 
     s->on_empty = on_empty;
     s->on_empty_arg = arg;
     s->draining = true;
+    s->hands_over = s->hand_over != NULL;
     LIST_EACH(node, &s->conns)
         conn_drain(conn_at(node));
     if (tally_get(&s->tally->conns) == 0 && on_empty)
@@ -254,6 +263,7 @@ void http_server_free(struct http_server *s)
     reap(s);
     loop_task_cancel(&s->reap_task);
     loop_task_cancel(&s->gone_task);
+    loop_task_cancel(&s->move_task);
     struct list *node;
     while ((node = list_pop(&s->spares)) != NULL)
         free(conn_at(node));

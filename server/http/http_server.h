@@ -15,6 +15,7 @@ struct app;
 struct settings;
 struct access_log;
 struct inflight_table;
+struct parcel;
 
 struct http_server;
 
@@ -33,8 +34,28 @@ void http_server_accept(struct http_server *server, int fd, const struct sockadd
 void http_server_on_room(struct http_server *server, void (*on_room)(void *arg), void *arg);
 bool http_server_has_room(const struct http_server *server);
 
-/* Leaves: idle connections are closed, responses from now on say `Connection: close`; `on_empty` comes when the last
- * connection is gone (possibly before the return). */
+/* --- hand_over.c: connections between two messages pass from one worker to another ---------------------------------- */
+
+enum hand_over_result {
+    HAND_OVER_DONE,  /* a sibling has it, or will */
+    HAND_OVER_LATER, /* not now: http_server_move_on() says when */
+    HAND_OVER_NEVER, /* nobody takes it: it is closed as if there were no siblings */
+};
+
+/* What a draining server does with them from now on; without it they are closed. `local`: as it was accepted. */
+void http_server_on_hand_over(struct http_server *server,
+                              enum hand_over_result (*hand_over)(void *arg, const struct parcel *parcel,
+                                                                 const struct endpoint *local),
+                              void *arg);
+/* After HAND_OVER_LATER: there is room. */
+void http_server_move_on(struct http_server *server);
+/* After HAND_OVER_LATER: those that are left stay, and are closed after what they have already asked. */
+void http_server_stay(struct http_server *server);
+/* What a sibling has handed over; parcel->fd is taken over. */
+void http_server_take(struct http_server *server, const struct parcel *parcel, const struct endpoint *local);
+
+/* Leaves: idle connections are handed over or closed, and so are others as they become idle; where that cannot be, responses
+ * from now on say `Connection: close`. `on_empty` comes when the last connection is gone (possibly before the return). */
 void http_server_drain(struct http_server *server, void (*on_empty)(void *arg), void *arg);
 /* Closes all connections at once. */
 void http_server_abort(struct http_server *server);

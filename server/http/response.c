@@ -202,7 +202,8 @@ static bool decide_close(struct request *r, bool more)
 {
     struct conn *c = r->conn;
     bool unread = !r->body_end && (r->core.expects_continue || (!more && conn_body_left(c) > CONN_DISCARD_BYTES));
-    return !r->core.keep_alive || r->is_websocket || r->core.app_closes || unread || c->server->draining || c->io.eof ||
+    bool drained = c->server->draining && !conn_will_move(c);
+    return !r->core.keep_alive || r->is_websocket || r->core.app_closes || unread || drained || c->io.eof ||
            c->server->settings->keepalive_ms == 0;
 }
 

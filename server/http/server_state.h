@@ -32,6 +32,10 @@ struct http_server {
     struct list gone; /* requests whose application is to be told of the disconnect */
     struct loop_task reap_task, gone_task;
     bool draining;
+    bool hands_over; /* draining, and there is somebody to hand over to */
+    struct loop_task move_task;
+    enum hand_over_result (*hand_over)(void *arg, const struct parcel *parcel, const struct endpoint *local);
+    void *hand_over_arg;
     bool was_full; /* on_room is owed */
     void (*on_room)(void *arg);
     void *on_room_arg;
@@ -63,6 +67,12 @@ void http_server_tell_gone(struct http_server *server, struct request *request);
 void http_server_worn(struct http_server *server, const char *reason);
 /* A request has less time until its hard limit than any had before. */
 void http_server_shorter(struct http_server *server, uint64_t limit_ms);
+/* At the end of the turn, what has come to rest is handed over. */
+void http_server_move_soon(struct http_server *server);
+void http_server_hand_over_init(struct http_server *server);
 /* A connection was closed: its memory goes at the end of the turn. */
 struct conn;
 void http_server_bury(struct http_server *server, struct conn *conn);
+/* A new connection, which is counted as open. */
+struct conn *http_server_add(struct http_server *server, int fd, const struct sockaddr *peer, socklen_t peer_len,
+                             const struct endpoint *local);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -67,7 +68,7 @@ static void io_stop(struct io *io)
     ev_io_stop(loop_ev(io->loop), &io->writable);
 }
 
-void io_close(struct io *io)
+static void io_end(struct io *io)
 {
     if (io->fd < 0)
         return;
@@ -79,12 +80,27 @@ void io_close(struct io *io)
     buf_done(&io->in);
 }
 
+/* A copy may live elsewhere: in a sibling that has just passed this connection on, in a child of the application's. */
+void io_close(struct io *io)
+{
+    if (io->fd >= 0 && !(io->shut && io->eof))
+        shutdown(io->fd, SHUT_RDWR);
+    io_end(io);
+}
+
 void io_abort(struct io *io)
 {
     struct linger hard = { .l_onoff = 1, .l_linger = 0 };
     if (io->fd >= 0)
         setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
-    io_close(io);
+    io_end(io);
+}
+
+void io_give(struct io *io)
+{
+    if (io->fd >= 0)
+        epoll_ctl(loop_poll_fd(io->loop), EPOLL_CTL_DEL, io->fd, NULL);
+    io_end(io);
 }
 
 static void io_break(struct io *io, int error)
@@ -230,6 +246,7 @@ static void io_sent_all(struct io *io)
     loop_give_buffer(io->loop, &io->out);
     if (io->shutdown_wanted) {
         io->shutdown_wanted = false;
+        io->shut = true;
         shutdown(io->fd, SHUT_WR);
     }
 }
@@ -505,6 +522,15 @@ void io_resume(struct io *io)
         loop_defer(io->loop, &io->settle_task);
     else
         io_update_reading(io);
+}
+
+void io_unread(struct io *io, const void *data, size_t len)
+{
+    if (io_settled(io) || len == 0)
+        return;
+    buf_append(&io->in, data, len);
+    io_update_reading(io);
+    loop_defer(io->loop, &io->settle_task);
 }
 
 /* The end of the turn: what was queued leaves, what is owed is told, what was kept comes again. */

@@ -71,6 +71,7 @@ struct io {
     bool want_drained : 1;
     bool blocked : 1;       /* the kernel took less than was offered: wait for writable */
     bool shutdown_wanted : 1;
+    bool shut : 1;          /* our sending side is closed */
     bool in_callback : 1;   /* on_data is running: it flushes afterwards */
     int error;              /* why it is broken */
 };
@@ -80,6 +81,9 @@ void io_init(struct io *io, struct loop *loop, int fd, const struct io_events *e
 
 /* Closes the descriptor, releases what is queued, stops all callbacks. Idempotent. */
 void io_close(struct io *io);
+/* The connection is another process's from now on, which has a copy of the descriptor: closes ours, and the connection does
+ * not feel it. Otherwise as io_close(). */
+void io_give(struct io *io);
 /* As io_close(), but the peer sees a reset: what was sent must not look complete. */
 void io_abort(struct io *io);
 static inline bool io_closed(const struct io *io)
@@ -96,6 +100,9 @@ void io_shutdown(struct io *io);
 /* Stop and start reading. io_resume() never calls back from inside: bytes kept in `in` come at the end of the turn. */
 void io_pause(struct io *io);
 void io_resume(struct io *io);
+
+/* Bytes that were read elsewhere, by whoever had the connection before: come to on_data at the end of the turn. */
+void io_unread(struct io *io, const void *data, size_t len);
 
 /* Queue bytes: copied. */
 void io_write(struct io *io, const void *data, size_t len);

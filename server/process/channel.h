@@ -21,7 +21,7 @@
 
 #define CHANNEL_VERSION 5
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
-#define CHANNEL_MAX_FDS 64
+#define CHANNEL_MAX_FDS 128
 
 enum channel_type {
     CHANNEL_HELLO = 1,  /* mold, worker -> master: struct channel_hello; SCM_CREDENTIALS tell the pid */
@@ -29,7 +29,8 @@ enum channel_type {
                            mold -> master: text of the config file's */
     CHANNEL_CONFIGURED, /* master -> mold: text of all settings that are not defaults */
     CHANNEL_LOADED,     /* mold -> master: struct channel_loaded: ready to fork */
-    CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, the bell, the listeners */
+    CHANNEL_SPAWN,      /* master -> mold: struct channel_spawn; fds: the worker's channel, the bell, the listeners, their
+                           exchanges (two each) */
     CHANNEL_READY,      /* worker -> master: booted, accepts connections */
     CHANNEL_FAILED,     /* mold, worker -> master: struct channel_failed, then the process exits with that code */
     CHANNEL_LEAVING, /* worker -> master: struct channel_leaving: wants to be replaced (max_requests); serves on until

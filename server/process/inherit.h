@@ -12,6 +12,7 @@ struct inherit {
     int channel;       /* to the master */
     int *listeners;    /* listening sockets, shared with the siblings; non-blocking */
     int listener_count;
+    int (*exchanges)[2]; /* by listener, both ends (net/exchange.h); NULL: none */
     struct slot *slot;               /* this worker's place in the scoreboard … */
     struct inflight_table *inflight; /* … and where it lists its requests */
     struct scoreboard *scoreboard;

@@ -19,6 +19,7 @@
 #include "config/address.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/net/exchange.h"
 
 static const char *advice(int error)
 {
@@ -46,19 +47,24 @@ static int refuse_because(struct buf *errors, const char *text, const char *reas
     return -1;
 }
 
-static int add(struct listeners *listeners, int fd, const char *text)
-{
-    listeners->paths[listeners->count].path = NULL;
-    listeners->texts[listeners->count] = mem_strdup(text);
-    listeners->fds[listeners->count] = fd;
-    return listeners->count++;
-}
-
 static void close_keeping_errno(int fd)
 {
     int error = errno;
     close(fd);
     errno = error;
+}
+
+/* Takes the descriptor over. Its index, or -1 with errno. */
+static int add(struct listeners *listeners, int fd, const char *text)
+{
+    if (exchange_pair(listeners->exchanges[listeners->count]) != 0) {
+        close_keeping_errno(fd);
+        return -1;
+    }
+    listeners->paths[listeners->count].path = NULL;
+    listeners->texts[listeners->count] = mem_strdup(text);
+    listeners->fds[listeners->count] = fd;
+    return listeners->count++;
 }
 
 /* A bound, listening socket, or -1 with errno. */
@@ -126,9 +132,9 @@ static int open_family(struct listeners *listeners, const struct addrinfo *found
         int fd = copy_of_open(listeners, it);
         if (fd < 0)
             fd = listening_socket(it->ai_addr, it->ai_addrlen, backlog, listeners->reuse_port);
-        if (fd >= 0)
-            add(listeners, fd, text);
-        else if (is_absent(errno))
+        if (fd >= 0 && add(listeners, fd, text) >= 0)
+            continue;
+        if (is_absent(errno))
             *absent = errno;
         else
             return -1;
@@ -218,6 +224,8 @@ static int open_unix(struct listeners *listeners, const struct address *address,
     if (has_file && listeners->owned && lchown(address->path, listeners->owner, listeners->group) != 0)
         log_warning("Cannot give %s to user %u: %s", text, (unsigned)listeners->owner, strerror(errno));
     int index = add(listeners, fd, text);
+    if (index < 0)
+        return refuse(errors, text, errno);
     if (has_file)
         remember_path(&listeners->paths[index], address->path);
     return 0;
@@ -235,8 +243,7 @@ static int open_fd(struct listeners *listeners, const struct address *address, c
         return refuse_because(errors, text, "it is not a listening stream socket");
     fcntl(address->fd, F_SETFD, FD_CLOEXEC);
     fcntl(address->fd, F_SETFL, fcntl(address->fd, F_GETFL) | O_NONBLOCK);
-    add(listeners, address->fd, text);
-    return 0;
+    return add(listeners, address->fd, text) < 0 ? refuse(errors, text, errno) : 0;
 }
 
 /* --- entry points ----------------------------------------------------------------------------------------------- */
@@ -290,6 +297,9 @@ static void close_at(struct listeners *listeners, int index)
     free(listeners->paths[index].path);
     free(listeners->texts[index]);
     close(listeners->fds[index]);
+    exchange_shut(listeners->exchanges[index][EXCHANGE_IN]);
+    close(listeners->exchanges[index][EXCHANGE_OUT]);
+    close(listeners->exchanges[index][EXCHANGE_IN]);
 }
 
 static void close_from(struct listeners *listeners, int index)
@@ -325,6 +335,18 @@ int listeners_of(const struct listeners *listeners, const struct str_list *bind,
     return count;
 }
 
+int listeners_exchanges_of(const struct listeners *listeners, const struct str_list *bind, int fds[LISTENERS_MAX * 2])
+{
+    int count = 0;
+    for (int i = 0; i < listeners->count; i++) {
+        if (!is_named(bind, listeners->texts[i]))
+            continue;
+        fds[count++] = listeners->exchanges[i][EXCHANGE_OUT];
+        fds[count++] = listeners->exchanges[i][EXCHANGE_IN];
+    }
+    return count;
+}
+
 int listeners_keep(struct listeners *listeners, const struct str_list *bind, int backlog)
 {
     int kept = 0, before = listeners->count;
@@ -337,6 +359,7 @@ int listeners_keep(struct listeners *listeners, const struct str_list *bind, int
         listen(listeners->fds[i], backlog);
         listeners->fds[kept] = listeners->fds[i];
         listeners->texts[kept] = listeners->texts[i];
+        memcpy(listeners->exchanges[kept], listeners->exchanges[i], sizeof(listeners->exchanges[i]));
         listeners->paths[kept++] = listeners->paths[i];
     }
     listeners->count = kept;
@@ -367,6 +390,12 @@ void listeners_turn_syns_away(const struct listeners *listeners)
             setsockopt(listeners->fds[i], SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
 }
 
+void listeners_shut_exchanges(const struct listeners *listeners)
+{
+    for (int i = 0; i < listeners->count; i++)
+        exchange_shut(listeners->exchanges[i][EXCHANGE_IN]);
+}
+
 void listeners_close(struct listeners *listeners)
 {
     close_from(listeners, 0);
@@ -389,6 +418,8 @@ static bool adopt_line(struct listeners *listeners, char *line, int fd)
     if (!line || !*line || listeners->count == LISTENERS_MAX)
         return false;
     int index = add(listeners, fd, line);
+    if (index < 0)
+        return false;
     if (*path)
         listeners->paths[index] = (struct listeners_path){ mem_strdup(path), (dev_t)strtoull(device, NULL, 10),
                                                            (ino_t)strtoull(inode, NULL, 10) };

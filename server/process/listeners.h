@@ -11,6 +11,7 @@
 
 struct listeners {
     int fds[LISTENERS_MAX];
+    int exchanges[LISTENERS_MAX][2]; /* where workers pass connections of it on to each other (net/exchange.h) */
     char *texts[LISTENERS_MAX]; /* the item of `bind` that each stands for; a host name may have several */
     int count;
     bool reuse_port;            /* for those opened from now on */
@@ -34,6 +35,8 @@ int listeners_open(struct listeners *listeners, const struct str_list *bind, int
 
 /* The descriptors of `bind`'s addresses, in the order in which they were opened. Returns how many. */
 int listeners_of(const struct listeners *listeners, const struct str_list *bind, int fds[LISTENERS_MAX]);
+/* … and the ends of their exchanges, two each. */
+int listeners_exchanges_of(const struct listeners *listeners, const struct str_list *bind, int fds[LISTENERS_MAX * 2]);
 
 /* Closes what `bind` does not name, with a line in the log; the others wait with `backlog` from now on. Returns how many
  * were closed. */
@@ -44,6 +47,9 @@ int listeners_keep(struct listeners *listeners, const struct str_list *bind, int
  * that it can be emptied, which could have no end otherwise. Sockets that somebody
  * else has, too, are left alone. */
 void listeners_turn_syns_away(const struct listeners *listeners);
+
+/* The server ends: workers pass no connections on any more. */
+void listeners_shut_exchanges(const struct listeners *listeners);
 
 /* Closes them all and unlinks the files that are ours alone. Idempotent. */
 void listeners_close(struct listeners *listeners);

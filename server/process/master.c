@@ -59,6 +59,7 @@ void master_stop(struct master *master, bool graceful)
     master->stopping = true;
     master->graceful = graceful;
     listeners_turn_syns_away(&master->listeners);
+    listeners_shut_exchanges(&master->listeners);
     LIST_EACH(it, &master->workers)
         stop_worker(master, LIST_ENTRY(it, struct worker_handle, node));
     stop_molds(master);

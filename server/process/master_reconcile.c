@@ -135,8 +135,9 @@ static int send_spawn(const struct master *master, const struct generation *gene
                       const struct worker_handle *worker, int child_channel)
 {
     struct channel_spawn spawn = { worker->slot_index, worker->generation, worker->age };
-    int fds[2 + LISTENERS_MAX] = { child_channel, master->bell };
+    int fds[2 + 3 * LISTENERS_MAX] = { child_channel, master->bell };
     int count = 2 + listeners_of(&master->listeners, &generation->settings.bind, fds + 2);
+    count += listeners_exchanges_of(&master->listeners, &generation->settings.bind, fds + count);
     return channel_send(generation->mold->channel, CHANNEL_SPAWN, &spawn, sizeof(spawn), fds, count);
 }
 

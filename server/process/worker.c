@@ -26,6 +26,7 @@
 #include "server/net/watch.h"
 #include "server/process/balance.h"
 #include "server/process/channel.h"
+#include "server/process/handover.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 #include "server/process/title.h"
@@ -46,6 +47,7 @@ struct worker {
     uint64_t ending_until_ms;
     struct listener *listeners;
     struct balance balance;
+    struct handover handover;
     struct channel_message *message;
     bool leaving_told;
 };
@@ -124,6 +126,10 @@ static void close_in_child(void)
         close(inherit->bell);
     for (int i = 0; i < inherit->listener_count; i++)
         close(inherit->listeners[i]);
+    for (int i = 0; i < forking_worker->handover.count; i++) {
+        close(inherit->exchanges[i][EXCHANGE_OUT]);
+        close(inherit->exchanges[i][EXCHANGE_IN]);
+    }
     forking_worker = NULL;
 }
 
@@ -159,6 +165,7 @@ static void stop_accepting(struct worker *worker)
         listener_close(&worker->listeners[i]);
         worker->inherit->listeners[i] = -1;
     }
+    handover_stop_taking(&worker->handover);
 }
 
 static void worker_abort(struct worker *worker)
@@ -225,12 +232,30 @@ static void leave_at_once(struct worker *worker)
 
 /* --- what comes in -------------------------------------------------------------------------------------------- */
 
+static void newcomer(struct worker *worker)
+{
+    if (worker->state == WORKER_ENDING && loop_now_ms(worker->loop) < worker->ending_until_ms)
+        alarm_set(&worker->quiet, worker->loop, ENDING_QUIET_MS, on_quiet);
+}
+
 static void on_listener(struct listener *listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
 {
     struct worker *worker = listener->arg;
-    if (worker->state == WORKER_ENDING && loop_now_ms(worker->loop) < worker->ending_until_ms)
-        alarm_set(&worker->quiet, worker->loop, ENDING_QUIET_MS, on_quiet);
+    newcomer(worker);
     worker->ops->on_accept(worker->arg, (int)(listener - worker->listeners), fd, peer, peer_len);
+}
+
+static void on_take(struct handover *handover, int listener, const struct parcel *parcel)
+{
+    struct worker *worker = LIST_ENTRY(handover, struct worker, handover);
+    newcomer(worker);
+    worker->ops->on_take(worker->arg, listener, parcel);
+}
+
+static void on_room(struct handover *handover, bool room)
+{
+    struct worker *worker = LIST_ENTRY(handover, struct worker, handover);
+    worker->ops->on_hand_over(worker->arg, room);
 }
 
 static void on_signals(struct watch *watch)
@@ -277,6 +302,7 @@ static void on_channel(struct watch *watch)
     watch_stop(&worker->channel);
     if (worker->state < WORKER_ENDING)
         log_error("The master is gone: this worker finishes what is in flight and ends");
+    handover_shut(&worker->handover);
     worker_stop(worker, true, true);
 }
 
@@ -315,6 +341,9 @@ struct worker *worker_new(const struct inherit *inherit, struct loop *loop, cons
     }
     balance_init(&worker->balance, loop, inherit->scoreboard, inherit->slot_index, inherit->bell);
     balance_listeners(&worker->balance, worker->listeners, inherit->listener_count);
+    handover_init(&worker->handover, inherit, loop);
+    worker->handover.on_take = on_take;
+    worker->handover.on_room = on_room;
     watch_start(&worker->channel, loop, inherit->channel, on_channel);
     struct slot *slot = inherit->slot;
     loop_publish_turn(loop, &slot->turn_began_ns, &slot->last_turn_ns, &slot->longest_turn_ns, &slot->turns_ns);
@@ -337,6 +366,7 @@ void worker_ready(struct worker *worker)
     balance_count(&worker->balance, true);
     for (int i = 0; i < worker->inherit->listener_count; i++)
         listener_start(&worker->listeners[i]);
+    handover_start(&worker->handover);
     atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
     atomic_store(&worker->inherit->slot->state, SLOT_READY);
     show_state(worker->inherit, "ready");
@@ -359,6 +389,12 @@ void worker_accept(struct worker *worker, bool enabled)
 {
     for (int i = 0; i < worker->inherit->listener_count; i++)
         (enabled ? listener_resume : listener_pause)(&worker->listeners[i]);
+    handover_pause(&worker->handover, !enabled);
+}
+
+enum exchange_result worker_hand_over(struct worker *worker, int listener, const struct parcel *parcel)
+{
+    return worker->inherit->settings->hand_over ? handover_give(&worker->handover, listener, parcel) : EXCHANGE_SHUT;
 }
 
 void worker_shorter(struct worker *worker, uint64_t limit_ms)
@@ -400,6 +436,7 @@ void worker_free(struct worker *worker)
         return;
     stop_accepting(worker);
     balance_done(&worker->balance);
+    handover_done(&worker->handover);
     watch_stop(&worker->channel);
     watch_stop(&worker->signals);
     alarm_clear(&worker->quiet);

@@ -15,6 +15,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "server/net/exchange.h"
+
 struct inherit;
 struct loop;
 struct worker;
@@ -25,6 +27,10 @@ struct worker;
 struct worker_ops {
     /* A connection was accepted on inherit->listeners[listener]; `fd` is the callee's. */
     void (*on_accept)(void *arg, int listener, int fd, const struct sockaddr *peer, socklen_t peer_len);
+    /* A sibling has handed over one that it had accepted on that listener; parcel->fd is the callee's. */
+    void (*on_take)(void *arg, int listener, const struct parcel *parcel);
+    /* After worker_hand_over() said EXCHANGE_FULL: there may be room; or nobody takes anything. */
+    void (*on_hand_over)(void *arg, bool room);
     /* Finish what is in flight; call worker_drained() when nothing is left. */
     void (*on_drain)(void *arg);
     /* Drop what is in flight (graceful_timeout has passed, or a fast stop). */
@@ -45,7 +51,10 @@ void worker_ready(struct worker *worker);
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message);
 /* Connections and requests in flight: what newcomers are shared by. */
 void worker_load(struct worker *worker, uint32_t load);
-/* Pause and go on accepting (no room for more connections). */
+/* Gives an idle connection to whichever sibling takes it first; see exchange_send(). Also EXCHANGE_SHUT: it is switched off, or
+ * nobody could take it. */
+enum exchange_result worker_hand_over(struct worker *worker, int listener, const struct parcel *parcel);
+/* Pause and go on accepting, and taking over (no room for more connections). */
 void worker_accept(struct worker *worker, bool enabled);
 /* A request may be overdue after so long already: the master is to look in time. */
 void worker_shorter(struct worker *worker, uint64_t limit_ms);

@@ -58,7 +58,7 @@ class Channel:
 
     def receive(self) -> tuple[int, bytes, list[int]]:
         """Kind 0: the master is gone."""
-        data, fds, _, _ = socket.recv_fds(self.socket, MAX_BYTES, 64)
+        data, fds, _, _ = socket.recv_fds(self.socket, MAX_BYTES, 128)
         if not data:
             return 0, b"", fds
         return struct.unpack_from("=I", data)[0], data[4:], fds
@@ -200,7 +200,8 @@ class Mold:
             self.channel.socket.close()
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
-            worker = Worker(Channel(fds[0]), [socket.socket(fileno=fd) for fd in fds[2:]], spawn, self.misfortune)
+            listeners = [socket.socket(fileno=fd) for fd in fds[2 : 2 + (len(fds) - 2) // 3]]
+            worker = Worker(Channel(fds[0]), listeners, spawn, self.misfortune)
             worker.scoreboard = self.scoreboard
             worker.run()
         os._exit(0)

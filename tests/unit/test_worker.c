@@ -64,7 +64,11 @@ static void on_reopen_logs(void *arg)
     ((struct stage *)arg)->reopens++;
 }
 
-static const struct worker_ops ops = { on_accept, on_drain, on_abort, on_left, on_reopen_logs };
+static const struct worker_ops ops = { .on_accept = on_accept,
+                                       .on_drain = on_drain,
+                                       .on_abort = on_abort,
+                                       .on_left = on_left,
+                                       .on_reopen_logs = on_reopen_logs };
 
 static int listen_somewhere(void)
 {

@@ -1,0 +1,121 @@
+/* handover: see handover.h. */
+#include "server/process/handover.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "config/settings.h"
+#include "server/base/clock.h"
+#include "server/base/mem.h"
+#include "server/net/loop.h"
+#include "server/process/inherit.h"
+#include "server/process/scoreboard.h"
+
+#define RETRY_MS 5
+#define FULL_MS 1000 /* so long nobody has taken anything: nobody will */
+
+/* --- taking ------------------------------------------------------------------------------------------------------- */
+
+static void on_take(struct taker *taker, const struct parcel *parcel)
+{
+    struct handover *handover = taker->arg;
+    atomic_fetch_add_explicit(&handover->inherit->slot->taken_over, 1, memory_order_relaxed);
+    handover->on_take(handover, (int)(taker - handover->takers), parcel);
+}
+
+void handover_init(struct handover *handover, const struct inherit *inherit, struct loop *loop)
+{
+    *handover = (struct handover){ .inherit = inherit, .loop = loop };
+    if (!inherit->exchanges)
+        return;
+    handover->count = inherit->listener_count;
+    handover->takers = mem_zalloc(sizeof(struct taker) * (size_t)(handover->count + 1));
+    for (int i = 0; i < handover->count; i++) {
+        taker_init(&handover->takers[i], loop, inherit->exchanges[i][EXCHANGE_IN]);
+        handover->takers[i].on_take = on_take;
+        handover->takers[i].arg = handover;
+    }
+}
+
+void handover_start(struct handover *handover)
+{
+    for (int i = 0; i < handover->count; i++)
+        taker_start(&handover->takers[i]);
+}
+
+void handover_pause(struct handover *handover, bool paused)
+{
+    for (int i = 0; i < handover->count; i++)
+        (paused ? taker_pause : taker_resume)(&handover->takers[i]);
+}
+
+void handover_stop_taking(struct handover *handover)
+{
+    for (int i = 0; i < handover->count; i++) {
+        taker_close(&handover->takers[i]);
+        handover->inherit->exchanges[i][EXCHANGE_IN] = -1;
+    }
+}
+
+void handover_shut(struct handover *handover)
+{
+    for (int i = 0; i < handover->count; i++)
+        exchange_shut(handover->inherit->exchanges[i][EXCHANGE_IN]);
+}
+
+/* --- giving ------------------------------------------------------------------------------------------------------- */
+
+static bool could_take(const struct slot *slot, const struct inherit *self)
+{
+    return slot != self->slot && atomic_load_explicit(&slot->state, memory_order_relaxed) == SLOT_READY &&
+           tally_get(&slot->tally.conns) < (uint64_t)self->settings->worker_connections;
+}
+
+/* Not exact, and need not be: what nobody takes from the queue waits there as newcomers wait in the backlog. */
+static bool somebody_could_take(const struct handover *handover)
+{
+    const struct scoreboard *board = handover->inherit->scoreboard;
+    uint32_t end = board ? atomic_load_explicit(&board->loads_end, memory_order_relaxed) : 0;
+    for (uint32_t i = 0; i < end; i++)
+        if (could_take(&board->slots[i], handover->inherit))
+            return true;
+    return false;
+}
+
+static void on_retry(struct alarm *alarm)
+{
+    struct handover *handover = LIST_ENTRY(alarm, struct handover, retry);
+    bool room = clock_ms() - handover->full_since_ms < FULL_MS;
+    handover->on_room(handover, room);
+}
+
+static void wait_for_room(struct handover *handover)
+{
+    if (handover->full_since_ms == 0)
+        handover->full_since_ms = clock_ms();
+    alarm_set(&handover->retry, handover->loop, RETRY_MS, on_retry);
+}
+
+enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel)
+{
+    const struct inherit *inherit = handover->inherit;
+    if (listener >= handover->count || !somebody_could_take(handover))
+        return EXCHANGE_SHUT;
+    enum exchange_result result = exchange_send(inherit->exchanges[listener][EXCHANGE_OUT], parcel);
+    if (result == EXCHANGE_SENT) {
+        atomic_fetch_add_explicit(&inherit->slot->handed_over, 1, memory_order_relaxed);
+        handover->full_since_ms = 0;
+    } else if (result == EXCHANGE_FULL) {
+        wait_for_room(handover);
+    }
+    return result;
+}
+
+void handover_done(struct handover *handover)
+{
+    handover_stop_taking(handover);
+    alarm_clear(&handover->retry);
+    free(handover->takers);
+    handover->takers = NULL;
+    handover->count = 0;
+}
