@@ -39,6 +39,8 @@ class Site:
         self.version = 0
         self.workers = int(args[args.index("--workers") + 1])
         self.killed: dict[int, tuple[float, float]] = {}  # worker -> its end was after, and before
+        self.master = 0  # its pid, once it is started
+        self.opened: dict[int, int] = {}  # master -> its descriptors in a calm moment
         self.trace = folder / "trace"
         self.trace.mkdir()
         self.write_version()
@@ -74,8 +76,15 @@ class Site:
 
     def signal(self, number: int) -> int:
         mark = self.mark()
-        self.server.send_signal(number)
+        os.kill(self.master, number)
         return mark
+
+    def end(self) -> None:
+        self.signal(signal.SIGTERM)
+        if self.master == self.server.pid:
+            assert self.server.wait_exit() == 0
+        else:
+            wait_until(lambda: not alive(self.master), "the end of the master")
 
     def kill(self, pid: int) -> None:
         began = time.monotonic()
@@ -123,7 +132,10 @@ class Site:
 def serving(folder: Path, kind: str, *args: str) -> Iterator[Site]:
     site = Site(folder, kind, *args)
     with site.server:
+        site.master = site.server.pid
         yield site
+        if site.master != site.server.pid:
+            site.end()
 
 
 each_kind = pytest.mark.parametrize(
@@ -187,8 +199,9 @@ def reload_dying_workers(site: Site, loader: Loader) -> None:
     began = time.monotonic()
     mark = site.signal(signal.SIGHUP)
     site.wait_log("The reload has failed", mark)
-    for dead in site.wait_log(r"Worker (\d+) exited with status", mark, site.workers):
-        site.killed[int(dead[1])] = (began, time.monotonic())  # what they had begun is lost
+    site.settled()
+    for booted in site.wait_log(r"Booting worker with pid: (\d+)", mark):
+        site.killed[int(booted[1])] = (began, time.monotonic())  # what they had begun is lost
     loader.wait_good(50)
     assert loader.report().streak[0] == before
     (site.folder / "conf.py").write_text("")
@@ -224,6 +237,20 @@ def kill_workers(site: Site, loader: Loader, times: int = 2) -> None:
         loader.wait_good(50)
 
 
+def upgrade(site: Site, loader: Loader) -> None:
+    """Another master takes over; one that is sent back leaves no trace."""
+    for goes_on in (False, True):
+        old, mark = site.master, site.signal(signal.SIGUSR2)
+        new = int(site.wait_log(r"The new master (\d+) is ready", mark)[0][1])
+        loader.wait_good(50)
+        site.master = new if goes_on else old
+        leaving = old if goes_on else new
+        os.kill(leaving, signal.SIGTERM)
+        wait_until(lambda leaving=leaving: not alive(leaving), f"the end of master {leaving}")
+        loader.wait_good(50)
+    site.settled()
+
+
 def stick(site: Site, loader: Loader) -> None:
     """A worker hangs for longer than `timeout`; the master ends it."""
     token = f"stuck{site.mark()}"
@@ -246,13 +273,21 @@ def crash_loop(site: Site, loader: Loader) -> None:
     loader.wait_version(site.write_version())
 
 
+def descriptors_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
 def calm(site: Site, loader: Loader) -> None:
+    """The master has closed again what it had opened; a mold's channel more or less."""
     loader.wait_good(100)
+    site.settled()
+    first = site.opened.setdefault(site.master, descriptors_of(site.master))
+    wait_until(lambda: descriptors_of(site.master) <= first + 1, f"{first} descriptors in the master")
 
 
 def end(site: Site, loader: Loader) -> None:
     loader.last_call()
-    assert site.server.stop() == 0
+    site.end()
 
 
 # --- one by one -------------------------------------------------------------------------------------------------------
@@ -313,6 +348,12 @@ def test_the_end(tmp_path: Path, kind: str, args: list[str]) -> None:
         assert report.failed > 0
 
 
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_another_executable(tmp_path: Path, kind: str) -> None:
+    with serving(tmp_path, kind, "--workers", "2") as site:
+        disturb(site, upgrade, allowed=("reset_kept",))
+
+
 def test_descriptors_run_out(tmp_path: Path) -> None:
     """More clients than descriptors: each is served in its turn."""
     with serving(tmp_path, "asgi", "--workers", "2", "--open-files", "64") as site:
@@ -360,26 +401,20 @@ EACH = [
     kill_workers,
     reload_broken_config,
     reload_dying_workers,
+    upgrade,
 ]
-
-
-def descriptors_of(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def soak(site: Site, disturbances: list[Disturbance], seconds: float, requests: int) -> Report:
     """All disturbances in turn until both have been reached, then the end."""
     options = {"kept": 24, "fresh": 4, "streams": 1, "rate": 1000}
-    began, master = time.monotonic(), site.server.pid
+    began = time.monotonic()
     with Loaders(site.server.address, 2, **options) as loader:
         loader.wait_good(1000)
-        descriptors = descriptors_of(master)
         while time.monotonic() < began + seconds or loader.report().good < requests:
             for disturbance in disturbances:
                 loader.phase(disturbance.__name__)
                 disturbance(site, loader)
-        loader.phase("calm")
-        wait_until(lambda: descriptors_of(master) == descriptors, f"{descriptors} descriptors in the master")
         loader.phase("end")
         end(site, loader)
         return loader.stop()
