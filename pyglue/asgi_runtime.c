@@ -13,6 +13,9 @@
 #include "pyglue/pyerr.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
+#include "server/http/request.h"
+
+#define TARGET_SHOWN 200 /* bytes of a target that a dump shows */
 
 PyObject *asgi_run_until(struct asgi *asgi, PyObject *awaitable)
 {
@@ -171,7 +174,50 @@ static void runtime_free(struct runtime *runtime)
     free(asgi);
 }
 
+static PyObject *request_text(struct request *request)
+{
+    const struct endpoint *client = request_client(request);
+    struct buf line = { 0 };
+    buf_printf(&line, "%.*s %.*s", (int)request->method.len, request->method.p,
+               request->target.len < TARGET_SHOWN ? (int)request->target.len : TARGET_SHOWN, request->target.p);
+    if (client->port >= 0)
+        buf_printf(&line, " from %.*s:%d", (int)client->host.len, client->host.p, client->port);
+    PyObject *text = PyUnicode_DecodeLatin1(buf_str(&line).p, (Py_ssize_t)buf_len(&line), NULL);
+    buf_done(&line);
+    return text;
+}
+
+static int add_task(PyObject *list, PyObject *task, struct request *request)
+{
+    PyObject *text = request_text(request), *pair = text != NULL ? PyTuple_Pack(2, task, text) : NULL;
+    int added = pair != NULL ? PyList_Append(list, pair) : -1;
+    Py_XDECREF(pair);
+    Py_XDECREF(text);
+    return added;
+}
+
+/* Nothing here runs Python code, finalizers included, or lets the GIL go: so the list stays as it is. */
+static PyObject *runtime_tasks(struct runtime *runtime)
+{
+    struct asgi *asgi = asgi_of(runtime);
+    int collects = PyGC_Disable();
+    PyObject *list = PyList_New(0), *known = NULL;
+    int added = list != NULL ? 0 : -1;
+    LIST_EACH(node, &asgi->suspended) {
+        struct asgi_http *http = LIST_ENTRY(node, struct asgi_http, node);
+        if (added == 0 && http->task != NULL && http->request != NULL)
+            added = add_task(list, http->task, http->request);
+    }
+    if (added == 0)
+        known = PyTuple_Pack(2, asgi->loop, list);
+    Py_XDECREF(list);
+    if (collects)
+        PyGC_Enable();
+    return known;
+}
+
 static const struct runtime_ops ops = {
+    .tasks = runtime_tasks,
     .startup = runtime_startup,
     .run = runtime_run,
     .stop = runtime_stop,

@@ -1,19 +1,22 @@
 /* dump: see dump.h. Frames must not be walked while bytecode runs: from a signal handler that crashes now and then. So it
- * is done in two steps, by two threads that exist only for this (an application that forks is warned of threads):
+ * is done in two steps, by two threads:
  *
- *   signal ─► handler ─► helper ──► witness: asks for the GIL; with it, writes all threads
+ *   signal ─► handler ─► helper ──► witness: asks for the GIL; with it, writes all threads and tasks
  *                          │
- *                          └─ after PATIENCE_MS without an answer: C code holds the GIL, and no bytecode runs: faulthandler's
- *                             own signal handler writes all threads, here, without the GIL
+ *                          └─ after GIL_MS without it: C code holds the GIL, and no bytecode runs: faulthandler's own signal
+ *                             handler writes all threads, here, without the GIL
  *
- * Both write to a memfd; the helper logs what it finds there in one piece, and ends the process if it was ABRT. The
- * master's SIGKILL comes if all that takes too long. */
+ * Both write to a memfd. The witness lives for one dump. The helper is there from the start, asleep: a handler that makes
+ * a thread allocates memory, and the thread that it has interrupted may be doing just that. But an application that forks is
+ * warned of threads (Python 3.12), so the helper ends before each fork and is made anew at the loop's next wait; in
+ * between the handler has to make it. */
 #include "pyglue/dump.h"
 
 #include "pyglue/module.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -21,149 +24,222 @@
 #include <unistd.h>
 
 #include "pyglue/pyerr.h"
+#include "pyglue/runtime.h"
 #include "server/base/log.h"
 
-#define PATIENCE_MS 100
-#define TEXT_MAX (64 * 1024)
+#define GIL_MS 100    /* for getting the GIL */
+#define WRITE_MS 1000 /* with it, for writing: other threads may take it meanwhile */
+#define STACK_BYTES (256 * 1024)
 #define WRITE_SIGNAL (SIGRTMAX - 3) /* faulthandler's, raised by the helper alone */
+
+enum progress { DUMP_ASKED, DUMP_GIL, DUMP_WRITTEN, DUMP_WITHOUT_GIL };
 
 static struct {
     pid_t owner;
     int memfd;
-    PyObject *dump_traceback;   /* owned */
-    atomic_bool written, asked; /* the witness has; the helper does it itself */
-    atomic_bool busy;           /* a helper is at work */
-    atomic_bool ends;           /* the process ends after it */
+    struct runtime *runtime;
+    PyObject *threads, *tasks; /* faulthandler.dump_traceback, licorne._dump.tasks; owned */
+    void (*deliver)(void *arg, int fd);
+    void *arg;
+    _Atomic int progress;      /* enum progress */
+    atomic_bool witnessed;     /* there is a witness that waits for the GIL, perhaps since the last dump */
+    sem_t wanted;              /* the helper sleeps here */
+    pthread_t helper;
+    atomic_bool asleep, ends;  /* there is a helper; it is to end */
 } dump = { .memfd = -1 };
 
 /* ---- the two threads -------------------------------------------------------------------------------------------- */
+
+static bool advance(int from, int to)
+{
+    return atomic_compare_exchange_strong(&dump.progress, &from, to);
+}
+
+static void write_all(const char *text, Py_ssize_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(dump.memfd, text, (size_t)len);
+        if (n <= 0)
+            return;
+        text += n;
+        len -= n;
+    }
+}
+
+/* Runs Python code, so others may get the GIL meanwhile, and keep it: the threads are written already. */
+static void write_tasks(void)
+{
+    PyObject *requests = dump.runtime->ops->tasks != NULL ? dump.runtime->ops->tasks(dump.runtime) : NULL;
+    PyObject *text = requests != NULL ? PyObject_CallOneArg(dump.tasks, requests) : NULL;
+    Py_ssize_t len = 0;
+    const char *utf8 = text != NULL ? PyUnicode_AsUTF8AndSize(text, &len) : NULL;
+    if (utf8 != NULL)
+        write_all(utf8, len);
+    if (PyErr_Occurred())
+        pyerr_log("The tasks cannot be told");
+    Py_XDECREF(text);
+    Py_XDECREF(requests);
+}
 
 static void *witness(void *unused)
 {
     (void)unused;
     PyGILState_STATE state = PyGILState_Ensure();
-    if (!atomic_load(&dump.asked)) {
-        PyObject *result = PyObject_CallFunction(dump.dump_traceback, "iO", dump.memfd, Py_True);
+    atomic_store(&dump.witnessed, false);
+    if (advance(DUMP_ASKED, DUMP_GIL)) {
+        PyObject *result = PyObject_CallFunction(dump.threads, "iO", dump.memfd, Py_True);
         if (result == NULL)
             PyErr_Clear();
         Py_XDECREF(result);
-        atomic_store(&dump.written, true);
+        write_tasks();
+        advance(DUMP_GIL, DUMP_WRITTEN);
     }
     PyGILState_Release(state);
     return NULL;
 }
 
-static void sleep_ms(long ms)
+static void wait_while(int progress, int limit_ms)
 {
-    nanosleep(&(struct timespec){ 0, ms * 1000000 }, NULL);
+    for (int waited = 0; waited < limit_ms && atomic_load(&dump.progress) == progress; waited++)
+        nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
 }
 
-static void log_text(void)
+static bool start_thread(pthread_t *thread, void *(*run)(void *))
 {
-    static char text[TEXT_MAX + 1];
-    ssize_t len = pread(dump.memfd, text, TEXT_MAX, 0);
-    while (len > 0 && text[len - 1] == '\n')
-        len--;
-    text[len > 0 ? len : 0] = '\0';
-    log_error("Where worker %d is%s:\n%s", (int)getpid(), atomic_load(&dump.ends) ? " stuck" : "",
-              len > 0 ? text : "(it cannot be told)");
+    pthread_attr_t attributes;
+    sigset_t all, before;
+    sigfillset(&all);
+    sigdelset(&all, WRITE_SIGNAL);
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, STACK_BYTES);
+    pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the application's threads */
+    bool started = pthread_create(thread, &attributes, run, NULL) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return started;
 }
 
-static void end(void)
+static void start_witness(void)
 {
-    signal(SIGABRT, SIG_DFL);
-    kill(getpid(), SIGABRT);
+    pthread_t thread;
+    if (atomic_exchange(&dump.witnessed, true))
+        return;
+    if (start_thread(&thread, witness))
+        pthread_detach(thread);
+    else
+        atomic_store(&dump.witnessed, false);
+}
+
+static void tell(void)
+{
+    if (ftruncate(dump.memfd, 0) != 0 || lseek(dump.memfd, 0, SEEK_SET) != 0)
+        log_warning("The last dump cannot be dropped: %s", strerror(errno));
+    atomic_store(&dump.progress, DUMP_ASKED);
+    start_witness();
+    wait_while(DUMP_ASKED, GIL_MS);
+    if (advance(DUMP_ASKED, DUMP_WITHOUT_GIL))
+        pthread_kill(pthread_self(), WRITE_SIGNAL);
+    else
+        wait_while(DUMP_GIL, WRITE_MS);
+    dump.deliver(dump.arg, dump.memfd);
 }
 
 static void *helper(void *unused)
 {
-    pthread_t thread;
     (void)unused;
-    atomic_store(&dump.written, false);
-    atomic_store(&dump.asked, false);
-    if (ftruncate(dump.memfd, 0) != 0 || lseek(dump.memfd, 0, SEEK_SET) != 0)
-        log_warning("The last dump cannot be dropped: %s", strerror(errno));
-    bool begun = pthread_create(&thread, NULL, witness, NULL) == 0;
-    for (int waited = 0; begun && waited < PATIENCE_MS && !atomic_load(&dump.written); waited++)
-        sleep_ms(1);
-    if (!atomic_load(&dump.written)) {
-        atomic_store(&dump.asked, true);
-        pthread_kill(pthread_self(), WRITE_SIGNAL);
+    for (;;) {
+        while (sem_wait(&dump.wanted) != 0)
+            ;
+        if (atomic_load(&dump.ends))
+            return NULL;
+        tell();
     }
-    log_text();
-    atomic_store(&dump.busy, false);
-    if (atomic_load(&dump.ends))
-        end();
+}
+
+static void *helper_for_once(void *unused)
+{
+    (void)unused;
+    tell();
     return NULL;
 }
 
-/* One at a time; a second request finds the answer in the log. */
-static bool start_helper(void)
+void dump_renew(void)
 {
-    pthread_t thread;
-    if (atomic_exchange(&dump.busy, true))
-        return true;
-    if (pthread_create(&thread, NULL, helper, NULL) == 0) {
-        pthread_detach(thread);
-        return true;
-    }
-    atomic_store(&dump.busy, false);
-    return false;
+    if (dump.deliver == NULL || atomic_load(&dump.asleep))
+        return;
+    atomic_store(&dump.ends, false);
+    atomic_store(&dump.asleep, start_thread(&dump.helper, helper));
 }
 
-/* ---- the signals ------------------------------------------------------------------------------------------------ */
+/* ---- forks ------------------------------------------------------------------------------------------------------ */
 
-static void on_abort(int number, siginfo_t *info, void *context)
+/* Where the loop's thread is when it forks, with the GIL: the helper that is at work gives up waiting for it. */
+static void before_fork(void)
 {
-    int error = errno;
-    (void)number, (void)context;
-    bool from_master = getpid() == dump.owner && info->si_code == SI_USER && info->si_pid == getppid();
+    if (getpid() != dump.owner || !atomic_load(&dump.asleep))
+        return;
+    atomic_store(&dump.asleep, false);
     atomic_store(&dump.ends, true);
-    if (!from_master || !start_helper())
-        end(); /* takes effect when this handler returns */
-    errno = error;
+    sem_post(&dump.wanted);
+    pthread_join(dump.helper, NULL);
 }
 
-static void on_dump(int number, siginfo_t *info, void *context)
+/* ---- the signal ------------------------------------------------------------------------------------------------- */
+
+static void on_dump(int number)
 {
     int error = errno;
-    (void)number, (void)info, (void)context;
-    if (getpid() == dump.owner)
-        start_helper();
+    pthread_t thread;
+    (void)number;
+    if (getpid() != dump.owner)
+        return;
+    if (atomic_load(&dump.asleep))
+        sem_post(&dump.wanted);
+    else if (start_thread(&thread, helper_for_once))
+        pthread_detach(thread);
     errno = error;
 }
 
 static void handle_dump(int number)
 {
-    struct sigaction action = { .sa_sigaction = on_dump, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK };
+    struct sigaction action = { .sa_handler = on_dump, .sa_flags = SA_RESTART | SA_ONSTACK };
     sigemptyset(&action.sa_mask);
     sigaction(number, &action, NULL);
 }
 
-static void handle_abort(void)
-{
-    struct sigaction action = { .sa_sigaction = on_abort, .sa_flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK }, present;
-    sigemptyset(&action.sa_mask);
-    if (sigaction(SIGABRT, NULL, &present) == 0 && present.sa_handler == SIG_DFL)
-        sigaction(SIGABRT, &action, NULL);
-}
-
-void dump_init(int number)
+/* What the dump will call is made now: later the heap may be in any state. */
+static bool prepare(void)
 {
     PyObject *faulthandler = PyImport_ImportModule("faulthandler"), *registered = NULL;
-    dump.owner = getpid();
+    PyObject *module = PyImport_ImportModule("licorne._dump");
     dump.memfd = memfd_create("licorne-dump", MFD_CLOEXEC);
-    if (faulthandler != NULL && dump.memfd >= 0)
-        dump.dump_traceback = PyObject_GetAttrString(faulthandler, "dump_traceback");
-    if (dump.dump_traceback != NULL)
-        registered = PyObject_CallMethod(faulthandler, "register", "iiOO", WRITE_SIGNAL, dump.memfd, Py_True, Py_False);
-    if (registered != NULL) {
-        handle_abort();
-        handle_dump(number);
-    } else {
-        pyerr_log("A stuck worker will not tell where:");
-        signal(number, SIG_IGN);
+    if (faulthandler != NULL && module != NULL && dump.memfd >= 0) {
+        dump.threads = PyObject_GetAttrString(faulthandler, "dump_traceback");
+        dump.tasks = PyObject_GetAttrString(module, "tasks");
     }
+    if (dump.threads != NULL && dump.tasks != NULL)
+        registered = PyObject_CallMethod(faulthandler, "register", "iiOO", WRITE_SIGNAL, dump.memfd, Py_True, Py_False);
+    bool prepared = registered != NULL;
+    if (!prepared)
+        pyerr_log("A stuck worker will not tell where:");
     Py_XDECREF(registered);
+    Py_XDECREF(module);
     Py_XDECREF(faulthandler);
+    return prepared;
+}
+
+void dump_init(int number, struct runtime *runtime, void (*deliver)(void *arg, int fd), void *arg)
+{
+    dump.owner = getpid();
+    dump.runtime = runtime;
+    if (!prepare()) {
+        signal(number, SIG_IGN);
+        return;
+    }
+    dump.deliver = deliver;
+    dump.arg = arg;
+    sem_init(&dump.wanted, 0, 0);
+    pthread_atfork(before_fork, NULL, NULL);
+    dump_renew();
+    handle_dump(number);
 }

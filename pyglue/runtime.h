@@ -25,6 +25,9 @@ struct runtime_ops {
     void (*stop)(struct runtime *runtime);
     /* After the last connection: lifespan shutdown, pending tasks, asyncgens, threads; at most `timeout_ms`. */
     void (*shutdown)(struct runtime *runtime, int64_t timeout_ms);
+    /* For a dump, from any thread: (the asyncio loop, [(task, "GET /path from CLIENT"), …]), the oldest request first. New
+     * reference; NULL: none, perhaps with an exception. NULL where there are no tasks. */
+    PyObject *(*tasks)(struct runtime *runtime);
     void (*free)(struct runtime *runtime);
 };
 

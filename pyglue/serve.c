@@ -86,6 +86,13 @@ static void before_wait(void *arg)
     struct serving *s = arg;
     await_quiet(s, requests_served(s));
     publish_load(s);
+    dump_renew();
+}
+
+static void on_dumped(void *arg, int fd)
+{
+    const struct serving *s = arg;
+    worker_dumped(s->worker, fd);
 }
 
 static void set_accepting(struct serving *s, bool accepting)
@@ -343,7 +350,7 @@ void serve(struct inherit *inherit, struct application *application)
     if (s->runtime->ops->startup(s->runtime) < 0)
         fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
     if (!s->left) {
-        dump_init(WORKER_DUMP_SIGNAL);
+        dump_init(WORKER_DUMP_SIGNAL, s->runtime, on_dumped, s);
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
     }

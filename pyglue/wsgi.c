@@ -216,6 +216,8 @@ static bool serve_prepare(struct wsgi *wsgi, struct request *request, struct wsg
     wsgi_drop_pending(wsgi);
     if (wsgi->pool && wsgi->settings->timeout_ms > 0)
         request_run_within(request, wsgi->settings->timeout_ms);
+    if (wsgi->pool)
+        inflight_set_thread(request->place);
     if (request->conn != NULL && (*call = call_new(wsgi, request)) != NULL)
         *environ = environ_make(wsgi->environ, request, (PyObject *)*call);
     core_leave_with_gil(wsgi);

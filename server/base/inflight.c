@@ -1,7 +1,12 @@
 /* inflight: see inflight.h. */
 #include "server/base/inflight.h"
 
+#include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "server/base/mem.h"
 
 #define READ_TRIES 8
 #define SHARED (INFLIGHT_CELLS - 1) /* the last cell */
@@ -52,13 +57,33 @@ static size_t at_most(size_t len, size_t limit)
     return len < limit ? len : limit;
 }
 
+static void copy_word(char *to, const char *from)
+{
+    uint64_t word;
+    memcpy(&word, from, sizeof(word));
+    memcpy(to, &word, sizeof(word));
+}
+
+/* For the few bytes that these texts have, a quarter of what the compiler's `rep movs` for a memcpy() costs. */
+static void copy_text(char *to, const char *from, size_t len)
+{
+    if (len < 8) {
+        for (size_t i = 0; i < len; i++)
+            to[i] = from[i];
+        return;
+    }
+    for (size_t i = 0; i < len - 8; i += 8)
+        copy_word(to + i, from + i);
+    copy_word(to + len - 8, from + len - 8);
+}
+
 static void put_line(struct inflight_cell *cell, struct str method, struct str target)
 {
     size_t method_len = at_most(method.len, 32), room = INFLIGHT_LINE_MAX - method_len - 1;
     size_t target_len = at_most(target.len, room);
-    memcpy(cell->line, method.p, method_len);
+    copy_text(cell->line, method.p, method_len);
     cell->line[method_len] = ' ';
-    memcpy(cell->line + method_len + 1, target.p, target_len);
+    copy_text(cell->line + method_len + 1, target.p, target_len);
     cell->line_len = (uint8_t)(method_len + 1 + target_len);
     cell->truncated = target_len < target.len || method_len < method.len;
 }
@@ -74,9 +99,10 @@ struct inflight_place inflight_begin(struct inflight *inflight, struct str metho
     atomic_store_explicit(&cell->hard_ms, 0, memory_order_relaxed);
     atomic_store_explicit(&cell->state, INFLIGHT_SERVING, memory_order_relaxed);
     atomic_store_explicit(&cell->thread, 0, memory_order_relaxed);
+    atomic_store_explicit(&cell->thread_ident, 0, memory_order_relaxed);
     cell->client_port = client_port;
     cell->client_len = (uint8_t)at_most(client.len, INFLIGHT_CLIENT_MAX);
-    memcpy(cell->client, client.p, cell->client_len);
+    copy_text(cell->client, client.p, cell->client_len);
     put_line(cell, method, target);
     write_end(cell);
     return (struct inflight_place){ cell, cell->id };
@@ -106,10 +132,15 @@ void inflight_set_state(struct inflight_place place, enum inflight_state state)
         atomic_store_explicit(&place.cell->state, state, memory_order_relaxed);
 }
 
-void inflight_set_thread(struct inflight_place place, int32_t thread)
+void inflight_set_thread(struct inflight_place place)
 {
-    if (is_listed(place))
-        atomic_store_explicit(&place.cell->thread, thread, memory_order_relaxed);
+    static _Thread_local int32_t thread; /* asking the kernel for it each time would cost more than all the rest */
+    if (thread == 0)
+        thread = (int32_t)gettid();
+    if (!is_listed(place))
+        return;
+    atomic_store_explicit(&place.cell->thread, thread, memory_order_relaxed);
+    atomic_store_explicit(&place.cell->thread_ident, (uint64_t)pthread_self(), memory_order_relaxed);
 }
 
 void inflight_set_deadlines(struct inflight_place place, uint64_t soft_ms, uint64_t hard_ms)
@@ -134,6 +165,7 @@ static void copy(const struct inflight_cell *cell, struct inflight_view *view)
     view->dumped_id = atomic_load_explicit(&cell->dumped_id, memory_order_relaxed);
     view->state = (enum inflight_state)atomic_load_explicit(&cell->state, memory_order_relaxed);
     view->thread = atomic_load_explicit(&cell->thread, memory_order_relaxed);
+    view->thread_ident = atomic_load_explicit(&cell->thread_ident, memory_order_relaxed);
     view->client_port = cell->client_port;
     view->truncated = cell->truncated;
     memcpy(view->client, cell->client, client_len);
@@ -163,6 +195,23 @@ bool inflight_read(const struct inflight_table *table, uint32_t index, struct in
 uint32_t inflight_used(const struct inflight_table *table)
 {
     return (uint32_t)at_most(atomic_load_explicit(&table->used, memory_order_acquire), INFLIGHT_CELLS);
+}
+
+static int compare_age(const void *a, const void *b)
+{
+    uint64_t began_a = ((const struct inflight_view *)a)->began_ns, began_b = ((const struct inflight_view *)b)->began_ns;
+    return began_a < began_b ? -1 : began_a > began_b;
+}
+
+uint32_t inflight_read_all(const struct inflight_table *table, struct inflight_view **views)
+{
+    uint32_t used = inflight_used(table), count = 0;
+    *views = used > 0 ? mem_alloc(used * sizeof(**views)) : NULL;
+    for (uint32_t i = 0; i < used; i++)
+        count += inflight_read(table, i, &(*views)[count]);
+    if (count > 1)
+        qsort(*views, count, sizeof(**views), compare_age);
+    return count;
 }
 
 /* Its writer may have died in the middle of a cell. */

@@ -17,7 +17,7 @@
 #include "server/base/str.h"
 
 #define INFLIGHT_CELLS 255
-#define INFLIGHT_LINE_MAX 144 /* bytes of "GET /path" that are kept */
+#define INFLIGHT_LINE_MAX 136 /* bytes of "GET /path" that are kept */
 #define INFLIGHT_CLIENT_MAX 48
 
 enum inflight_state {
@@ -34,7 +34,8 @@ struct inflight_cell {
     _Atomic uint64_t soft_ms, hard_ms; /* deadlines; 0: none */
     _Atomic uint64_t dumped_id;       /* the master's: it has asked where this one is (slow_request) */
     _Atomic uint32_t state;           /* enum inflight_state */
-    _Atomic int32_t thread;           /* who runs it, gettid(); 0: not known, or it waits */
+    _Atomic int32_t thread;           /* who runs it, gettid(); 0: the loop's thread, or it waits for one */
+    _Atomic uint64_t thread_ident;    /* the same one, as Python's stack dumps call it */
     int32_t client_port;              /* -1: none */
     uint8_t client_len, line_len;
     bool truncated;
@@ -69,7 +70,8 @@ struct inflight_place inflight_begin(struct inflight *inflight, struct str metho
                                      int client_port, uint64_t began_ns);
 void inflight_end(struct inflight *inflight, struct inflight_place place);
 void inflight_set_state(struct inflight_place place, enum inflight_state state);
-void inflight_set_thread(struct inflight_place place, int32_t thread);
+/* The calling thread runs it. */
+void inflight_set_thread(struct inflight_place place);
 /* 0: none. Behind hard_ms the master kills the worker. */
 void inflight_set_deadlines(struct inflight_place place, uint64_t soft_ms, uint64_t hard_ms);
 
@@ -77,7 +79,7 @@ void inflight_set_deadlines(struct inflight_place place, uint64_t soft_ms, uint6
 
 /* A copy that is whole. */
 struct inflight_view {
-    uint64_t id, began_ns, soft_ms, hard_ms, dumped_id;
+    uint64_t id, began_ns, soft_ms, hard_ms, dumped_id, thread_ident;
     enum inflight_state state;
     int32_t thread;
     int client_port;
@@ -88,5 +90,7 @@ struct inflight_view {
 /* False: the cell is empty, or changes so fast that there is nothing to see. 0 <= index < inflight_used(). */
 bool inflight_read(const struct inflight_table *table, uint32_t index, struct inflight_view *view);
 uint32_t inflight_used(const struct inflight_table *table);
+/* All of them, oldest first; how many. *views is the caller's to free(); NULL if there are none. */
+uint32_t inflight_read_all(const struct inflight_table *table, struct inflight_view **views);
 /* When nobody writes it any more: empties it for the next worker. */
 void inflight_clear(struct inflight_table *table);

@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/base/mem.h"
+
 #define LOG_MAX_BYTES (16 * 1024) /* of one message; a traceback fits */
 
 static struct {
@@ -103,23 +105,25 @@ static size_t format_prefix(char *line, size_t size, enum log_level level)
 }
 
 /* Copies `text` so that no control byte of a client's reaches a terminal. Returns the length. */
-static size_t escape(char *to, size_t room, const char *text)
+static size_t escape(char *to, size_t room, struct str text)
 {
     size_t n = 0;
-    for (const unsigned char *p = (const unsigned char *)text; *p && n + 4 < room; p++) {
-        if ((*p < 0x20 && *p != '\n' && *p != '\t') || *p == 0x7f)
-            n += (size_t)sprintf(to + n, "\\x%02x", *p);
+    for (size_t i = 0; i < text.len && n + 4 < room; i++) {
+        unsigned char c = (unsigned char)text.p[i];
+        if ((c < 0x20 && c != '\n' && c != '\t') || c == 0x7f)
+            n += (size_t)sprintf(to + n, "\\x%02x", c);
         else
-            to[n++] = (char)*p;
+            to[n++] = (char)c;
     }
     return n;
 }
 
-static void write_line(const char *line, size_t len)
+/* `fd`: -1: the error log. */
+static void write_line(int fd, const char *line, size_t len)
 {
     pthread_mutex_lock(&state.lock);
     while (len > 0) {
-        ssize_t n = write(state.fd, line, len);
+        ssize_t n = write(fd >= 0 ? fd : state.fd, line, len);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -136,13 +140,29 @@ static void write_message(enum log_level level, const char *format, va_list args
     int saved_errno = errno;
     vsnprintf(message, sizeof(message), format, args);
     size_t prefix = format_prefix(line, sizeof(line), level), n = prefix;
-    n += escape(line + n, sizeof(line) - n - 1, message);
+    n += escape(line + n, sizeof(line) - n - 1, str_from(message));
     line[n] = 0;
     bool taken = state.sink && state.sink(level, line + prefix);
     line[n++] = '\n';
     if (!taken)
-        write_line(line, n);
+        write_line(-1, line, n);
     errno = saved_errno;
+}
+
+void log_block(int fd, enum log_level level, struct str text)
+{
+    size_t room = 128 + text.len * 4 + 8;
+    if (!log_enabled(level))
+        return;
+    char *block = mem_alloc(room);
+    size_t prefix = format_prefix(block, 128, level), n = prefix;
+    n += escape(block + n, room - n - 1, text);
+    block[n] = 0;
+    bool taken = fd < 0 && state.sink && state.sink(level, block + prefix);
+    block[n++] = '\n';
+    if (!taken)
+        write_line(fd, block, n);
+    free(block);
 }
 
 void log_write(enum log_level level, const char *format, ...)

@@ -9,6 +9,8 @@
 
 #include <stdbool.h>
 
+#include "server/base/str.h"
+
 /* In the order of gunicorn's names; `trace` is uvicorn's. */
 enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARNING, LOG_LEVEL_ERROR, LOG_LEVEL_CRITICAL };
 
@@ -26,6 +28,9 @@ enum log_sharing { LOG_ALONE, LOG_INSTEAD, LOG_BESIDE };
  * NULL: to the file alone. */
 void log_set_sink(bool (*sink)(enum log_level level, const char *message));
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A message of any length, by one write, to `fd` (-1: the error log). */
+void log_block(int fd, enum log_level level, struct str text);
 
 static inline bool log_enabled(enum log_level level)
 {

@@ -40,6 +40,7 @@ enum channel_type {
     CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
     CHANNEL_LOG,     /* master -> mold: struct channel_log and the text: a line of the master's, for Python's logging */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
+    CHANNEL_DUMP,    /* worker -> master: fd: a memfd with the stacks of its threads (WORKER_DUMP_SIGNAL) */
 
     /* Between masters (upgrade.h), perhaps of different versions: these never change. */
     CHANNEL_HERITAGE = 1000, /* to a successor: text; fds: the listeners */

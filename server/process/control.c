@@ -20,6 +20,7 @@ struct client {
     int fd; /* -1: a free place */
     struct buf question, answer;
     bool answered;
+    uint32_t awaits; /* the report on the worker with this number; 0: none */
 };
 
 struct control {
@@ -28,6 +29,7 @@ struct control {
     dev_t device;
     ino_t inode;
     struct client clients[CONTROL_CLIENTS];
+    struct client *asking; /* whose question is being answered */
     int next; /* the place for the next client: the one that was taken longest ago */
 };
 
@@ -173,7 +175,18 @@ static void client_send(struct client *client)
     client_close(client);
 }
 
-static void client_receive(struct client *client, struct master *master)
+static void client_answer(struct control *control, struct client *client, struct str question, struct master *master)
+{
+    control->asking = client;
+    control_answer(master, question, &client->answer);
+    control->asking = NULL;
+    if (client->awaits > 0)
+        return;
+    client->answered = true;
+    client_send(client);
+}
+
+static void client_receive(struct control *control, struct client *client, struct master *master)
 {
     char *room = buf_reserve(&client->question, QUESTION_MAX);
     ssize_t got = recv(client->fd, room, QUESTION_MAX, MSG_DONTWAIT);
@@ -183,12 +196,30 @@ static void client_receive(struct client *client, struct master *master)
         buf_commit(&client->question, (size_t)got);
     struct str question = buf_str(&client->question);
     const char *end = question.len > 0 ? memchr(question.p, '\n', question.len) : NULL;
-    if (end) {
-        client->answered = true;
-        control_answer(master, (struct str){ question.p, (size_t)(end - question.p) }, &client->answer);
-        client_send(client);
+    if (end && client->awaits == 0) {
+        client_answer(control, client, (struct str){ question.p, (size_t)(end - question.p) }, master);
     } else if (got <= 0 || question.len > QUESTION_MAX) {
         client_close(client);
+    }
+}
+
+void control_await_report(struct control *control, uint32_t worker_age)
+{
+    control->asking->awaits = worker_age;
+}
+
+void control_reported(struct control *control, uint32_t worker_age, struct str text)
+{
+    for (int i = 0; i < CONTROL_CLIENTS; i++) {
+        struct client *client = &control->clients[i];
+        if (client->fd < 0 || client->awaits != worker_age)
+            continue;
+        buf_append_str(&client->answer, STR("OK\n"));
+        buf_append_str(&client->answer, text);
+        buf_append_str(&client->answer, STR("\n"));
+        client->awaits = 0;
+        client->answered = true;
+        client_send(client);
     }
 }
 
@@ -224,7 +255,7 @@ void control_turn(struct control *control, const struct pollfd polled[CONTROL_PO
         if (client->answered)
             client_send(client);
         else
-            client_receive(client, master);
+            client_receive(control, client, master);
     }
     if (polled[0].revents)
         accept_client(control);

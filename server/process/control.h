@@ -10,6 +10,7 @@
 #include <poll.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "server/base/buf.h"
 #include "server/base/str.h"
@@ -33,6 +34,10 @@ int control_move(struct control *control, const char *path);
 /* Its part of the poll: fills in `polled`, returns how many entries; afterwards the same entries are looked at. */
 size_t control_poll(const struct control *control, struct pollfd polled[CONTROL_POLLED]);
 void control_turn(struct control *control, const struct pollfd polled[CONTROL_POLLED], struct master *master);
+
+/* While a question is answered: the asker gets nothing yet, but the report on this worker (report.h) when it is there. */
+void control_await_report(struct control *control, uint32_t worker_age);
+void control_reported(struct control *control, uint32_t worker_age, struct str text);
 
 /* Where the sockets of servers that were told no path are: made if it is not there, private to the user. NULL: cannot be
  * had. The caller frees. */

@@ -1,7 +1,6 @@
 /* control_command: the questions of `licorne ctl` and their answers. gunicornc's words are understood too. Reading is
  * free; what changes something does what the signal of the same meaning does. */
 #include <ctype.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +14,8 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/procfs.h"
+#include "server/process/report.h"
 #include "server/process/scoreboard.h"
-#include "server/process/worker.h"
 #include "server/process/worker_handle.h"
 
 #define WORDS_MAX 4
@@ -294,12 +293,13 @@ static void kill_worker(struct master *master, pid_t pid, struct buf *answer)
 }
 
 /* By its running number or its pid. */
-static struct worker_handle *find_ready(const struct master *master, const char *text)
+static struct worker_handle *find_serving(const struct master *master, const char *text)
 {
     long number = strtol(text, NULL, 10);
     LIST_EACH(it, &master->workers) {
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
-        if (worker->state == WORKER_HANDLE_READY && number > 0 && (worker->age == number || worker->pid == number))
+        bool serving = worker->state == WORKER_HANDLE_READY || worker->state == WORKER_HANDLE_RETIRING;
+        if (serving && number > 0 && (worker->age == number || worker->pid == number))
             return worker;
     }
     return NULL;
@@ -307,14 +307,14 @@ static struct worker_handle *find_ready(const struct master *master, const char 
 
 static void do_dump(struct master *master, const struct words *words, struct buf *answer)
 {
-    const struct worker_handle *worker = find_ready(master, words->items[1]);
+    struct worker_handle *worker = find_serving(master, words->items[1]);
     if (!worker) {
         refuse(answer, "there is no ready worker with that number or pid");
         return;
     }
-    kill(worker->pid, WORKER_DUMP_SIGNAL);
-    agree(answer);
-    buf_printf(answer, "worker %u (pid %d) writes where it is into the error log\n", worker->age, (int)worker->pid);
+    if (!worker->report)
+        report_begin(worker, REPORT_ASKED, "Worker %d", (int)worker->pid);
+    control_await_report(master->here.control, worker->age);
 }
 
 /* gunicornc: worker add|remove [N], worker kill PID. A killed one is replaced first, as everything here. */
@@ -343,7 +343,7 @@ static const struct command {
     { "reload", ": new configuration and code, as HUP", do_reload },
     { "upgrade", ": a new executable takes over, as USR2", do_upgrade },
     { "scale", "+N | -N | =N: more or fewer workers", do_scale },
-    { "dump", "WORKER | PID: where its threads are, into the error log", do_dump },
+    { "dump", "WORKER | PID: what it is at: its requests, and the stacks of its threads and tasks", do_dump },
     { "reopen", ": opens the log files anew, as USR1", do_reopen },
     { "stop", "[--now]: ends the server, as TERM; --now: as INT", do_stop },
     { "shutdown", "[graceful | quick]: as stop", do_stop },

@@ -21,6 +21,7 @@
 #include "server/process/interpreter.h"
 #include "server/process/mold_handle.h"
 #include "server/process/notify.h"
+#include "server/process/report.h"
 #include "server/process/signals.h"
 #include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
@@ -236,6 +237,27 @@ static void check_spawning(struct master *master, struct worker_handle *worker, 
     master_generation_failed(master, generation, EXIT_BOOT);
 }
 
+void master_end_report(struct master *master, struct worker_handle *worker, struct str stacks)
+{
+    struct buf text = { 0 };
+    if (!worker->report)
+        return; /* it comes too late */
+    report_end(worker, stacks, &text);
+    if (master->here.control)
+        control_reported(master->here.control, worker->age, buf_str(&text));
+    buf_done(&text);
+}
+
+static void check_report(struct master *master, struct worker_handle *worker, uint64_t now_ms)
+{
+    if (!worker->report)
+        return;
+    if (now_ms >= worker->report->due_ms)
+        master_end_report(master, worker, STR("(it does not answer: no thread of it could be started)"));
+    else
+        master_look_at(master, worker->report->due_ms);
+}
+
 static void check_deadlines(struct master *master)
 {
     uint64_t now_ms = clock_ms();
@@ -249,7 +271,10 @@ static void check_deadlines(struct master *master)
         struct worker_handle *worker = LIST_ENTRY(it, struct worker_handle, node);
         if (worker->state == WORKER_HANDLE_SPAWNING)
             check_spawning(master, worker, now_ms);
+        check_report(master, worker, now_ms);
         master_look_at(master, worker_handle_check(worker, now_ms));
+        if (worker->report)
+            master_look_at(master, worker->report->due_ms);
     }
     master_look_at(master, autoscale_look(master, now_ms));
 }

@@ -23,6 +23,7 @@
 #include <sys/types.h>
 
 #include "server/base/list.h"
+#include "server/base/str.h"
 #include "server/process/autoscale.h"
 #include "server/process/home.h"
 #include "server/process/listeners.h"
@@ -102,6 +103,8 @@ void master_stop(struct master *master, bool graceful);
 void master_upgrade(struct master *master);
 void master_kill_all(struct master *master);
 void master_reopen_logs(struct master *master);
+/* What a worker is at is known as far as it will be: the report is finished, and whoever asked for it gets it. */
+void master_end_report(struct master *master, struct worker_handle *worker, struct str stacks);
 /* The turn is to be taken again at `due_ms` (0: no wish). */
 void master_look_at(struct master *master, uint64_t due_ms);
 

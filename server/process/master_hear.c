@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "config/settings.h"
@@ -14,6 +15,8 @@
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
 #include "server/process/worker_handle.h"
+
+#define STACKS_MAX (128 * 1024) /* of a worker's dump that are read */
 
 /* Messages are structs of this version; a shorter one leaves zeros. Text in them is cut off at its end. */
 #define TAKE(message, to) take((message), &(to), sizeof(to))
@@ -238,6 +241,26 @@ static void on_worker_leaving(const struct master *master, struct worker_handle 
         worker_handle_leave(worker, leaving.reason);
 }
 
+/* The stacks, from a memfd: of another kind of file this process would not know when it has an end. */
+static void read_stacks(int fd, struct buf *text)
+{
+    struct stat file;
+    if (fstat(fd, &file) != 0 || !S_ISREG(file.st_mode))
+        return;
+    char *room = buf_reserve(text, STACKS_MAX);
+    ssize_t len = pread(fd, room, STACKS_MAX, 0);
+    buf_commit(text, len > 0 ? (size_t)len : 0);
+}
+
+static void on_worker_dump(struct master *master, struct worker_handle *worker, const struct channel_message *message)
+{
+    struct buf stacks = { 0 };
+    if (message->fd_count > 0)
+        read_stacks(message->fds[0], &stacks);
+    master_end_report(master, worker, buf_str(&stacks));
+    buf_done(&stacks);
+}
+
 static void on_worker_message(struct master *master, struct worker_handle *worker,
                               const struct channel_message *message)
 {
@@ -257,6 +280,9 @@ static void on_worker_message(struct master *master, struct worker_handle *worke
         break;
     case CHANNEL_AWAKE:
         worker->awake_ms = clock_ms();
+        break;
+    case CHANNEL_DUMP:
+        on_worker_dump(master, worker, message);
         break;
     default:
         log_warning("Worker %d sent a message that the master does not know: %d", (int)worker->pid, (int)message->type);

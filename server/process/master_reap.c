@@ -10,6 +10,7 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
+#include "server/process/report.h"
 #include "server/process/signals.h"
 #include "server/process/worker_handle.h"
 
@@ -55,6 +56,17 @@ static bool worker_was_to_go(const struct master *master, const struct worker_ha
            (worker->leaving && died_well(death));
 }
 
+/* Nobody has said why: what it had in flight may be the reason, and is lost. */
+static void log_lost(const struct worker_handle *worker, const char *how, double age)
+{
+    struct buf text = { 0 };
+    buf_printf(&text, "Worker %d %s at the age of %.1f s; it is replaced\n", (int)worker->pid, how, age);
+    report_requests(worker, "lost with it:", &text);
+    struct str all = buf_str(&text);
+    log_block(-1, LOG_LEVEL_ERROR, (struct str){ all.p, all.len - 1 });
+    buf_done(&text);
+}
+
 static void log_worker_death(const struct master *master, const struct worker_handle *worker, const siginfo_t *death)
 {
     double age = seconds_since(worker->spawned_ms);
@@ -65,7 +77,7 @@ static void log_worker_death(const struct master *master, const struct worker_ha
     else if (worker_was_to_go(master, worker, death))
         log_info("Worker %d %s at the age of %.1f s", (int)worker->pid, describe(death), age);
     else
-        log_error("Worker %d %s at the age of %.1f s; it is replaced", (int)worker->pid, describe(death), age);
+        log_lost(worker, describe(death), age);
 }
 
 static bool died_young(const struct worker_handle *worker)

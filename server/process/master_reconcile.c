@@ -127,6 +127,7 @@ static void tell_loads_end(const struct master *master)
 void master_drop_worker(struct master *master, struct worker_handle *worker)
 {
     master->slot_used[worker->slot_index] = false;
+    master_end_report(master, worker, STR("(it has died)"));
     worker_handle_free(worker);
     tell_loads_end(master);
 }
@@ -139,6 +140,12 @@ static int send_spawn(const struct master *master, const struct generation *gene
     int count = 2 + listeners_of(&master->listeners, &generation->settings.bind, fds + 2);
     count += listeners_exchanges_of(&master->listeners, &generation->settings.bind, fds + count);
     return channel_send(generation->mold->channel, CHANNEL_SPAWN, &spawn, sizeof(spawn), fds, count);
+}
+
+static char *slowlog_of(const struct master *master, const struct settings *settings)
+{
+    const char *path = settings->slowlog;
+    return path && *path && strcmp(path, "-") != 0 ? home_resolve(&master->home, settings->chdir, path) : NULL;
 }
 
 /* Asks the mold for a worker. False: not now. */
@@ -161,6 +168,7 @@ static bool spawn(struct master *master, struct generation *generation)
         master_look_at(master, clock_ms() + BACKOFF_FIRST_MS);
         return false;
     }
+    worker->slowlog = slowlog_of(master, &generation->settings);
     master->slot_used[slot] = true;
     tell_loads_end(master);
     list_append(&master->workers, &worker->node);

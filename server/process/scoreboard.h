@@ -19,11 +19,11 @@ struct slot {
     uint32_t generation, age;
     _Atomic int32_t pid;
     _Atomic uint64_t turn_began_ns; /* when the loop's current turn began (CLOCK_MONOTONIC); 0 while it polls */
+    _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
     _Atomic uint64_t last_turn_ns, longest_turn_ns; /* how long turns lasted: the last one, the longest one, */
     _Atomic uint64_t turns_ns;                      /* all that are over */
     _Atomic uint64_t handed_over, taken_over;       /* connections given to siblings, and got from them */
     struct tally tally;
-    _Atomic uint32_t unseen; /* the master's: it looks no more, and is to be told of the next turn (CHANNEL_AWAKE) */
     _Atomic uint64_t request_limit_ms; /* the application has set limits as short as this; 0: none but the settings' */
 };
 

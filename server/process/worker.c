@@ -413,6 +413,11 @@ void worker_leave(struct worker *worker, const char *reason)
     channel_send(worker->inherit->channel, CHANNEL_LEAVING, &leaving, sizeof(leaving), NULL, 0);
 }
 
+void worker_dumped(const struct worker *worker, int fd)
+{
+    channel_send(worker->inherit->channel, CHANNEL_DUMP, NULL, 0, &fd, 1);
+}
+
 void worker_drained(struct worker *worker)
 {
     if (worker->state == WORKER_DRAINING)

@@ -21,7 +21,7 @@ struct inherit;
 struct loop;
 struct worker;
 
-/* To a ready worker: write where all threads are into the error log (pyglue/dump.c). */
+/* To a ready worker: tell where all threads are (pyglue/dump.c). It answers by CHANNEL_DUMP. */
 #define WORKER_DUMP_SIGNAL (SIGRTMAX - 4)
 
 struct worker_ops {
@@ -60,6 +60,8 @@ void worker_accept(struct worker *worker, bool enabled);
 void worker_shorter(struct worker *worker, uint64_t limit_ms);
 /* Asks the master for a replacement, once; serving goes on until the master says STOP. */
 void worker_leave(struct worker *worker, const char *reason);
+/* From any thread: the answer to WORKER_DUMP_SIGNAL, the text in a memfd. */
+void worker_dumped(const struct worker *worker, int fd);
 /* on_drain's work is done. */
 void worker_drained(struct worker *worker);
 bool worker_draining(const struct worker *worker);

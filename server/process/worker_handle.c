@@ -14,6 +14,7 @@
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
+#include "server/process/report.h"
 #include "server/process/scoreboard.h"
 
 #define FAST_STOP_MS 2000  /* INT, QUIT: then the kill */
@@ -60,6 +61,7 @@ static void take_limits(struct worker_handle *worker, const struct settings *set
     worker->scaled = settings->workers_max > 0;
     worker->memory_bytes = settings->max_worker_memory;
     worker->memory_hard_bytes = settings->max_worker_memory_hard;
+    worker->slow_request_ms = settings->slow_request_ms;
 }
 
 struct worker_handle *worker_handle_new(struct scoreboard *board, uint32_t slot_index, uint32_t generation,
@@ -97,9 +99,11 @@ void worker_handle_free(struct worker_handle *worker)
         return;
     list_remove(&worker->node);
     worker_handle_close_channel(worker);
+    report_drop(worker);
     slot_clear(worker->slot);
     inflight_clear(worker->inflight);
     atomic_store(worker->load, 0);
+    free(worker->slowlog);
     free(worker);
 }
 

@@ -14,6 +14,7 @@
 #include "server/base/list.h"
 
 struct channel_hello;
+struct report;
 struct scoreboard;
 struct settings;
 struct slot;
@@ -51,6 +52,10 @@ struct worker_handle {
     bool failed;                  /* why it dies was logged */
     bool readable;                /* poll says so */
     char reason[64];              /* why it leaves; "" */
+    int64_t slow_request_ms;      /* 0: no limit */
+    uint64_t slow_report_ms;      /* no report of slow requests before */
+    char *slowlog;                /* absolute, owned; NULL: the error log */
+    struct report *report;        /* what it is at is being found out; NULL: no */
 };
 
 /* A request for a worker, without a process yet; *child_channel is the end to be sent to the mold, the caller's to

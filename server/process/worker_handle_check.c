@@ -10,13 +10,15 @@
 #include <stdatomic.h>
 #include <stdio.h>
 
+#include "server/base/inflight.h"
 #include "server/base/log.h"
 #include "server/process/procfs.h"
+#include "server/process/report.h"
 #include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
-#define ABORT_MS 2000       /* between SIGABRT, at which the worker tells where it is stuck, and SIGKILL */
 #define MEMORY_LOOK_MS 1000 /* how often the memory is looked at, where it has a limit */
+#define REPORT_EVERY_MS 1000 /* of slow requests: no more often, each then tells of several */
 #define QUIET_MS 30000      /* left alone after so long, where `timeout` says nothing */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
@@ -25,16 +27,6 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 }
 
 /* --- a turn that does not end --------------------------------------------------------------------------------- */
-
-static void kill_stuck(struct worker_handle *worker, uint64_t now_ms)
-{
-    log_error("Worker %d was stuck in one turn for more than %g s (--timeout): killed", (int)worker->pid,
-              (double)worker->turn_timeout_ms / 1e3);
-    worker->failed = true;
-    worker->state = WORKER_HANDLE_DYING;
-    worker->due_ms = now_ms + ABORT_MS;
-    kill(worker->pid, SIGABRT);
-}
 
 /* It waits for something to do. No turn that begins from now on can be overdue before now + limit. */
 static uint64_t check_waiting(struct worker_handle *worker, uint64_t limit_ms, uint64_t now_ms)
@@ -48,30 +40,104 @@ static uint64_t check_waiting(struct worker_handle *worker, uint64_t limit_ms, u
     return now_ms + limit_ms;
 }
 
+/* A turn, or a request, that begins right after a look is seen in time if the next look is so much later. */
+static uint64_t look_again_ms(const struct worker_handle *worker)
+{
+    uint64_t limit_ms = worker->turn_timeout_ms > 0 ? (uint64_t)worker->turn_timeout_ms : QUIET_MS;
+    return earlier(limit_ms, (uint64_t)worker->slow_request_ms);
+}
+
 /* When to look again; 0: it is left alone, or being killed. */
 static uint64_t check_turn(struct worker_handle *worker, uint64_t now_ms)
 {
-    uint64_t limit_ms = worker->turn_timeout_ms > 0 ? (uint64_t)worker->turn_timeout_ms : QUIET_MS;
+    uint64_t limit_ms = look_again_ms(worker);
     uint64_t began_ns = atomic_load(&worker->slot->turn_began_ns);
     if (!began_ns)
         return check_waiting(worker, limit_ms, now_ms);
-    uint64_t due_ms = began_ns / 1000000 + limit_ms;
-    if (now_ms < due_ms)
-        return due_ms;
-    if (worker->turn_timeout_ms == 0)
-        return now_ms + limit_ms;
-    kill_stuck(worker, now_ms);
+    uint64_t due_ms = began_ns / 1000000 + (uint64_t)worker->turn_timeout_ms;
+    if (worker->turn_timeout_ms == 0 || now_ms < due_ms)
+        return worker->turn_timeout_ms > 0 ? earlier(due_ms, now_ms + limit_ms) : now_ms + limit_ms;
+    report_kill(worker, "Worker %d was stuck in one turn for more than %g s (--timeout): killed", (int)worker->pid,
+                (double)worker->turn_timeout_ms / 1e3);
     return 0;
+}
+
+/* --- requests that last -------------------------------------------------------------------------------------------- */
+
+/* One that was reported already, or is answered, is looked at no more. */
+static bool may_be_slow(const struct inflight_view *view)
+{
+    return view->state != INFLIGHT_ANSWERED && view->dumped_id != view->id;
+}
+
+static void report_slow(struct worker_handle *worker, const struct inflight_view *oldest, uint32_t count,
+                        uint64_t now_ms)
+{
+    char others[32] = "";
+    if (count > 1)
+        snprintf(others, sizeof(others), " and %u more", count - 1);
+    report_begin(worker, REPORT_SLOW, "Slow in worker %d, for %.1f s already (--slow-request): %s%s%s",
+                 (int)worker->pid, (double)(now_ms - oldest->began_ns / 1000000) / 1e3, oldest->line,
+                 oldest->truncated ? "..." : "", others);
+    worker->slow_report_ms = now_ms + REPORT_EVERY_MS;
+}
+
+/* When the next request will have lasted too long; 0: none is in flight. *count are by now, *oldest first. */
+static uint64_t find_slow(const struct worker_handle *worker, uint64_t now_ms, struct inflight_view *oldest,
+                          uint32_t *count)
+{
+    uint64_t next_ms = 0;
+    struct inflight_view view;
+    for (uint32_t i = 0; i < inflight_used(worker->inflight); i++) {
+        if (!inflight_read(worker->inflight, i, &view) || !may_be_slow(&view))
+            continue;
+        uint64_t due_ms = view.began_ns / 1000000 + (uint64_t)worker->slow_request_ms;
+        next_ms = earlier(next_ms, due_ms);
+        if (now_ms < due_ms || now_ms < worker->slow_report_ms)
+            continue;
+        atomic_store(&worker->inflight->cells[i].dumped_id, view.id);
+        if ((*count)++ == 0 || view.began_ns < oldest->began_ns)
+            *oldest = view;
+    }
+    return next_ms < worker->slow_report_ms && next_ms > 0 ? worker->slow_report_ms : next_ms;
+}
+
+/* One report tells all that are slow by now: when everything is, the log must not drown in reports. */
+static uint64_t check_requests(struct worker_handle *worker, uint64_t now_ms)
+{
+    struct inflight_view oldest;
+    uint32_t count = 0;
+    if (worker->report)
+        return worker->report->due_ms;
+    uint64_t next_ms = find_slow(worker, now_ms, &oldest, &count);
+    if (count == 0)
+        return next_ms;
+    report_slow(worker, &oldest, count, now_ms);
+    return worker->report->due_ms;
+}
+
+/* --- a kill that cannot wait for a report ------------------------------------------------------------------------ */
+
+/* `text`: why, a line, or nothing if that was said; it is freed. */
+static void log_kill(struct worker_handle *worker, enum log_level level, struct buf *text)
+{
+    if (buf_len(text) > 0) {
+        report_requests(worker, "lost with it:", text);
+        log_block(-1, level, (struct str){ buf_str(text).p, buf_len(text) - 1 });
+    }
+    buf_done(text);
+    worker->failed = true;
+    worker_handle_kill(worker);
 }
 
 /* --- memory ---------------------------------------------------------------------------------------------------- */
 
 static void kill_fat(struct worker_handle *worker, int64_t rss)
 {
-    log_error("Worker %d has taken %.1f MiB of memory, more than %.1f MiB (--max-worker-memory-hard): killed",
-              (int)worker->pid, (double)rss / 1048576, (double)worker->memory_hard_bytes / 1048576);
-    worker->failed = true;
-    worker_handle_kill(worker);
+    struct buf text = { 0 };
+    buf_printf(&text, "Worker %d has taken %.1f MiB of memory, more than %.1f MiB (--max-worker-memory-hard): killed\n",
+               (int)worker->pid, (double)rss / 1048576, (double)worker->memory_hard_bytes / 1048576);
+    log_kill(worker, LOG_LEVEL_ERROR, &text);
 }
 
 static void replace_fat(struct worker_handle *worker, int64_t rss)
@@ -122,20 +188,21 @@ static uint64_t check_lifetime(struct worker_handle *worker, uint64_t now_ms)
 
 static void kill_overdue(struct worker_handle *worker)
 {
+    struct buf text = { 0 };
     if (worker->state == WORKER_HANDLE_BOOTING)
         log_error("Worker %d was not ready within %g s (--boot-timeout): killed", (int)worker->pid,
                   (double)worker->boot_timeout_ms / 1e3);
     else if (worker->state == WORKER_HANDLE_RETIRING)
-        log_warning("Worker %d had not ended in time: killed", (int)worker->pid);
-    worker->failed = true;
-    worker_handle_kill(worker);
+        buf_printf(&text, "Worker %d had not ended in time: killed\n", (int)worker->pid);
+    log_kill(worker, LOG_LEVEL_WARNING, &text);
 }
 
 /* --- entry point ------------------------------------------------------------------------------------------------ */
 
 static bool has_limits(const struct worker_handle *worker)
 {
-    return worker->turn_timeout_ms > 0 || worker->memory_bytes > 0 || worker->memory_hard_bytes > 0 || worker->scaled;
+    return worker->turn_timeout_ms > 0 || worker->memory_bytes > 0 || worker->memory_hard_bytes > 0 ||
+           worker->slow_request_ms > 0 || worker->scaled;
 }
 
 /* Memory is looked at as long as there are turns: without them it does not grow. */
@@ -144,6 +211,8 @@ static uint64_t check_ready(struct worker_handle *worker, uint64_t now_ms)
     uint64_t turn_ms = has_limits(worker) ? check_turn(worker, now_ms) : 0, look_ms = turn_ms;
     if (turn_ms > 0)
         look_ms = earlier(look_ms, check_memory(worker, now_ms));
+    if (worker->slow_request_ms > 0 && worker->state == WORKER_HANDLE_READY)
+        look_ms = earlier(look_ms, check_requests(worker, now_ms));
     if (worker->state == WORKER_HANDLE_READY)
         look_ms = earlier(look_ms, check_lifetime(worker, now_ms));
     return worker->state == WORKER_HANDLE_READY ? look_ms : worker->due_ms;

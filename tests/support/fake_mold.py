@@ -29,7 +29,7 @@ NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
 
-SLOTS_AT, SLOT_BYTES, TURN_AT, UNSEEN_AT = 8256, 192, 16, 128  # struct scoreboard
+SLOTS_AT, SLOT_BYTES, TURN_AT, UNSEEN_AT = 8256, 192, 16, 24  # struct scoreboard
 
 MISFORTUNES = (
     "exits-at-once",
