@@ -24,11 +24,13 @@
 #include "pyglue/allocator.h"
 #include "pyglue/config_file.h"
 #include "pyglue/hooks.h"
+#include "pyglue/leftover.h"
 #include "pyglue/load.h"
 #include "pyglue/pyerr.h"
 #include "pyglue/pyexit.h"
 #include "pyglue/pylog.h"
 #include "pyglue/serve.h"
+#include "pyglue/warmup.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
 #include "server/process/descriptors.h"
@@ -347,52 +349,6 @@ static bool call_gc(const char *function, bool *truth)
     return ok;
 }
 
-/* "Thread-1 (poll), pool_0": Python's threads but the main one. New reference or NULL. */
-static PyObject *other_threads(Py_ssize_t *count)
-{
-    PyObject *threading = PyImport_ImportModule("threading"), *names = PyList_New(0), *text = NULL;
-    PyObject *threads = threading != NULL ? PyObject_CallMethod(threading, "enumerate", NULL) : NULL;
-    PyObject *main_thread = threading != NULL ? PyObject_CallMethod(threading, "main_thread", NULL) : NULL;
-    for (Py_ssize_t i = 0; threads != NULL && names != NULL && i < PyList_GET_SIZE(threads); i++) {
-        PyObject *thread = PyList_GET_ITEM(threads, i);
-        PyObject *name = thread != main_thread ? PyObject_GetAttrString(thread, "name") : NULL;
-        if (name != NULL)
-            PyList_Append(names, name);
-        Py_XDECREF(name);
-    }
-    *count = names != NULL ? PyList_GET_SIZE(names) : 0;
-    PyObject *comma = PyUnicode_FromString(", ");
-    if (comma != NULL && names != NULL)
-        text = PyUnicode_Join(comma, names);
-    PyErr_Clear();
-    Py_XDECREF(comma);
-    Py_XDECREF(main_thread);
-    Py_XDECREF(threads);
-    Py_XDECREF(names);
-    Py_XDECREF(threading);
-    return text;
-}
-
-/* A fork takes only the thread that calls it along: others are missing in the workers, with the locks they hold. */
-static void warn_of_threads(void)
-{
-    Py_ssize_t count = 0;
-    struct stat tasks;
-    PyObject *names = other_threads(&count);
-    const char *text = names != NULL ? PyUnicode_AsUTF8(names) : NULL;
-    PyErr_Clear();
-    long all = stat("/proc/self/task", &tasks) == 0 ? (long)tasks.st_nlink - 2 : 1;
-    if (count > 0)
-        log_warning("Preloading the application left %zd thread%s running: %s. They do not exist in the workers: start "
-                    "them there, not at import",
-                    count, count > 1 ? "s" : "", text != NULL ? text : "?");
-    else if (all > 1)
-        log_warning("Preloading the application left %ld native thread%s running (a C library's): they do not exist in "
-                    "the workers",
-                    all - 1, all > 2 ? "s" : "");
-    Py_XDECREF(names);
-}
-
 /* What each worker would import next is shared too, and a worker boots the sooner. */
 static void import_runtime(enum application_kind kind)
 {
@@ -411,7 +367,15 @@ static void preload(struct mold *m)
     if (!serve_load(&m->application, &m->settings, &message))
         fail_with(m, EXIT_APP, &message);
     import_runtime(m->application.kind);
-    warn_of_threads();
+    leftover_warn("Preloading the application", "at import");
+}
+
+static void warm_up_once(struct mold *m)
+{
+    struct buf message = { 0 };
+    if (!warm_up(&m->application, &m->settings, &message))
+        fail_with(m, EXIT_BOOT, &message);
+    leftover_warn("The warm-up", "in the warm-up");
 }
 
 /* Nothing that exists now is looked at by a worker's collector, so that its pages stay shared. */
@@ -658,6 +622,8 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
         fail(&mold, EXIT_CONFIG, "The hooks of the configuration file cannot be used: see the log above");
     if (mold.settings.preload_app || mold.settings.check_config)
         preload(&mold);
+    if (mold.settings.preload_app && !mold.settings.check_config)
+        warm_up_once(&mold);
     withstand_signals(); /* the application may have set its own */
     freeze(&mold);
     die_with_master(false);

@@ -23,6 +23,7 @@
 #include "pyglue/pyexit.h"
 #include "pyglue/pylog.h"
 #include "pyglue/runtime.h"
+#include "pyglue/warmup.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "server/http/http_server.h"
@@ -260,6 +261,10 @@ static void load(struct serving *s, struct application *application)
     if (!serve_load(application, s->settings, &message)) {
         buf_append(&message, "", 1);
         fail(s, EXIT_APP, buf_str(&message).p);
+    }
+    if (!warm_up(application, s->settings, &message)) {
+        buf_append(&message, "", 1);
+        fail(s, EXIT_BOOT, buf_str(&message).p);
     }
     freeze_heap();
 }
