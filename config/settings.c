@@ -442,6 +442,36 @@ static bool check_environment(const struct settings *settings, struct buf *error
     return good;
 }
 
+/* "NAME:VALUE" as HTTP allows it (RFC 9110 5.1, 5.5); framing is the server's. */
+static bool header_is_good(const char *item)
+{
+    static const char token[] = "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
+    static const char *const framing[] = { "connection:", "content-length:", "transfer-encoding:", "upgrade:" };
+    size_t name = strspn(item, token);
+    for (size_t i = 0; i < sizeof(framing) / sizeof(framing[0]); i++)
+        if (strncasecmp(item, framing[i], strlen(framing[i])) == 0)
+            return false;
+    for (const char *p = item + name; *p; p++)
+        if ((unsigned char)*p < 0x20 && *p != '\t')
+            return false;
+    return name > 0 && item[name] == ':';
+}
+
+static bool check_headers(const struct settings *settings, struct buf *errors)
+{
+    bool good = true;
+    for (size_t i = 0; i < settings->headers.count; i++) {
+        if (header_is_good(settings->headers.items[i]))
+            continue;
+        buf_append_str(errors, STR("headers = "));
+        append_quoted(errors, settings->headers.items[i]);
+        buf_printf(errors, " (from %s): must be NAME:VALUE, and not one that frames the message\n",
+                   settings_origin(settings, "headers"));
+        good = false;
+    }
+    return good;
+}
+
 static bool check_trusted(const struct settings *settings, const char *name, const struct str_list *items,
                           struct buf *errors)
 {
@@ -476,6 +506,7 @@ bool settings_validate(struct settings *settings, struct buf *errors)
     good &= check_trusted(settings, "forwarded_allow_ips", &settings->forwarded_allow_ips, errors);
     good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
     good &= check_umask(settings, errors);
+    good &= check_headers(settings, errors);
     good &= check_bounds(settings, errors);
     good &= check_environment(settings, errors);
     return worker_class_check(settings, errors) && good;

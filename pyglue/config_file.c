@@ -78,8 +78,9 @@ static const char *advice_for(const char *name, enum log_level *level)
     return advice;
 }
 
-/* Most names that are no settings are the file's own variables; but one may be another server's, or a slip. */
-static void mention_unknown(PyObject *entry)
+/* Most names that are no settings are the file's own variables; but one may be another server's, or a slip: with `strict` an
+ * error. */
+static void mention_unknown(PyObject *entry, bool strict, struct buf *errors)
 {
     PyObject *name, *place; // borrowed
     if (!PyArg_ParseTuple(entry, "UU", &name, &place)) {
@@ -91,26 +92,30 @@ static void mention_unknown(PyObject *entry)
     const char *advice = advice_for(text, &level), *near = settings_nearest(text);
     if (advice != NULL && level >= log_threshold())
         log_write(level, "%s: \"%s\" has no effect: %s", where, text, advice);
+    else if (advice == NULL && near != NULL && strict)
+        buf_printf(errors, "%s: \"%s\" is no setting. Did you mean \"%s\"? (strict_config)\n", where, text, near);
     else if (advice == NULL && near != NULL)
-        log_info("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", where, text, near);
+        log_warning("%s: \"%s\" is no setting: ignored. Did you mean \"%s\"?", where, text, near);
     else if (advice == NULL)
         log_debug("%s: \"%s\" is no setting: ignored", where, text);
 }
 
-static void mention_hook(PyObject *entry)
+static void mention_hook(PyObject *entry, bool strict, struct buf *errors)
 {
     PyObject *name, *place; // borrowed
+    (void)strict, (void)errors;
     if (PyArg_ParseTuple(entry, "UU", &name, &place))
         log_warning("%s: the hook \"%s\" is not called by this version of licorne", utf8_or(place, ""),
                     utf8_or(name, ""));
     PyErr_Clear();
 }
 
-static void each(PyObject *file, const char *attribute, void (*visit)(PyObject *entry))
+static void each(PyObject *file, const char *attribute, void (*visit)(PyObject *, bool, struct buf *), bool strict,
+                 struct buf *errors)
 {
     PyObject *list = PyObject_GetAttrString(file, attribute);
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++)
-        visit(PyList_GET_ITEM(list, i));
+        visit(PyList_GET_ITEM(list, i), strict, errors);
     PyErr_Clear();
     Py_XDECREF(list);
 }
@@ -147,8 +152,9 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
     for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++)
         apply_setting(settings, PyList_GET_ITEM(list, i), &errors);
     apply_log_level(settings, given);
-    each(file, "unknown", mention_unknown);
-    each(file, "hooks", mention_hook);
+    bool strict = strcmp(settings_origin(given, "strict_config"), "default") ? given->strict_config : settings->strict_config;
+    each(file, "unknown", mention_unknown, strict, &errors);
+    each(file, "hooks", mention_hook, strict, &errors);
     bool ok = report(&errors, utf8_or(where, ""), message);
     PyErr_Clear();
     Py_XDECREF(where);
@@ -183,6 +189,23 @@ static void explain(PyObject *module, const char *config, struct buf *message)
     free(plain);
     Py_XDECREF(line);
     Py_DECREF(exception);
+}
+
+bool config_file_environment(const char *path, struct buf *message)
+{
+    PyObject *module = PyImport_ImportModule("licorne.config_file");
+    PyObject *done = module != NULL ? PyObject_CallMethod(module, "load_env_file", "s", path) : NULL;
+    if (done == NULL) {
+        PyObject *exception = pyerr_take();
+        PyObject *text = exception != NULL ? PyObject_Str(exception) : NULL;
+        buf_printf(message, "env_file = \"%s\" cannot be used: %s", path, utf8_or(text, "no reason was given"));
+        Py_XDECREF(text);
+        Py_XDECREF(exception);
+    }
+    bool ok = done != NULL;
+    Py_XDECREF(done);
+    Py_XDECREF(module);
+    return ok;
 }
 
 bool config_file_read(struct settings *settings, const struct settings *given, struct buf *message)

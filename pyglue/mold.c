@@ -570,6 +570,13 @@ _Noreturn static void obey_forever(struct mold *m)
     }
 }
 
+static void read_env_file(struct mold *m)
+{
+    struct buf message = { 0 };
+    if (m->settings.env_file && *m->settings.env_file && !config_file_environment(m->settings.env_file, &message))
+        fail_with(m, EXIT_CONFIG, &message);
+}
+
 static void configure_logging(struct mold *m)
 {
     struct buf message = { 0 };
@@ -615,6 +622,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
         log_capture();
     drop_privileges(&mold);
     apply_environment(&mold.settings);
+    read_env_file(&mold);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
     configure_logging(&mold);

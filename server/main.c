@@ -61,10 +61,24 @@ static int refuse(const struct buf *errors, int exit_code)
     return exit_code;
 }
 
+/* Most projects have a pyproject.toml: what counts is whether it speaks of us. */
+static bool project_names_us(void)
+{
+    FILE *file = fopen("pyproject.toml", "r");
+    char line[256];
+    bool found = false;
+    while (file && !found && fgets(line, sizeof(line), file))
+        found = strncmp(line, "[tool.licorne", 13) == 0;
+    if (file)
+        fclose(file);
+    return found;
+}
+
 /* A configuration file may name the application: where there is one, the mold will tell. */
 static bool may_name_an_app(const struct settings *settings)
 {
-    return settings->config || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0;
+    return settings->config || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0 ||
+           project_names_us();
 }
 
 static void log_notes(const struct settings *settings)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
+PROJECT_FILE = "pyproject.toml"  # its table [tool.licorne]
 
 HOOKS = frozenset(
     "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_request "
@@ -52,7 +53,7 @@ class File(NamedTuple):
 def find(config: str | None) -> str | None:
     if config:
         return config
-    return next((name for name in DEFAULT_FILES if os.path.isfile(name)), None)
+    return next((name for name in (*DEFAULT_FILES, PROJECT_FILE) if os.path.isfile(name)), None)
 
 
 def read(config: str | None, known: Callable[[str], bool]) -> File | None:
@@ -60,6 +61,8 @@ def read(config: str | None, known: Callable[[str], bool]) -> File | None:
     found = find(config)
     if found is None:
         return None
+    if found.endswith(".toml"):
+        return _read_toml(found)
     if found.startswith("python:"):
         module = importlib.import_module(found[len("python:") :])
         where, source = found, _source_of(module)
@@ -68,6 +71,35 @@ def read(config: str | None, known: Callable[[str], bool]) -> File | None:
         where = os.path.normpath(path)
         module, source = _run(path)
     return _sort(where, vars(module), _lines(source), known)
+
+
+def _read_toml(path: str) -> File | None:
+    """Its table holds settings and nothing else: no name is the file's own."""
+    with open(path, "rb") as file:
+        source = file.read()
+    if b"licorne" not in source:
+        return None
+    table = _parse_toml(source).get("tool", {}).get("licorne", {})
+    names = {name.replace("-", "_"): value for name, value in table.items()}
+    return _sort(f"{path} [tool.licorne]", names, {}, lambda name: True)
+
+
+def _parse_toml(source: bytes) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:  # before Python 3.11
+        import tomli as tomllib
+    return tomllib.loads(source.decode())
+
+
+def load_env_file(path: str) -> None:
+    """Raises what is wrong, for one line in the log."""
+    try:
+        import dotenv
+    except ImportError:
+        raise ImportError("it needs the package python-dotenv: pip install python-dotenv") from None
+    with open(path, encoding="utf-8") as stream:
+        dotenv.load_dotenv(stream=stream)
 
 
 def _run(path: str) -> tuple[types.ModuleType, bytes]:
@@ -149,13 +181,19 @@ def _is_plain(value: object) -> bool:
 def _texts(name: str, value: Any) -> list[str | None]:
     if name == "logconfig_dict":
         return [json.dumps(value, default=repr, skipkeys=True) if value else None]
-    if isinstance(value, dict):  # secure_scheme_headers
+    if name == "headers" and isinstance(value, (list, tuple)):  # also pairs, as uvicorn takes them
+        return [":".join(map(_plain, item)) if isinstance(item, (list, tuple)) else _text(item) for item in value]
+    if isinstance(value, dict):  # headers, secure_scheme_headers
         return [f"{_text(key)}:{_text(item)}" for key, item in value.items()] or [None]
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
     if isinstance(value, (list, tuple)):
         return [_text(item) for item in value] or [None]
     return [_text(value)]
+
+
+def _plain(value: Any) -> str:
+    return _text(value) or ""
 
 
 def _text(value: Any) -> str | None:

@@ -364,6 +364,10 @@ static void arm_body_timer(struct conn *c)
 static void dispatch(struct conn *c)
 {
     struct request *r = c->request;
+    if (http_server_is_busy(c->server)) {
+        refuse(c, 503, CLOSE_REQUEST_REFUSED);
+        return;
+    }
     conn_enter(c, CONN_SERVING);
     arm_body_timer(c);
     http_server_begun(c->server, r);

@@ -13,6 +13,7 @@
 #include "server/http/access_log.h"
 #include "server/http/conn.h"
 #include "server/http/forwarded.h"
+#include "server/http/headers.h"
 #include "server/http/server_state.h"
 
 /* --- the end of the turn --------------------------------------------------------------------------------------------------- */
@@ -128,6 +129,27 @@ const struct tally *http_server_tally(const struct http_server *s)
 
 /* --- life --------------------------------------------------------------------------------------------------------------------- */
 
+/* "X-Frame-Options:DENY" */
+static void prepare_field(struct http_server *s, struct str item)
+{
+    size_t colon = (size_t)((const char *)memchr(item.p, ':', item.len) - item.p);
+    struct str name = { item.p, colon }, value = headers_trim((struct str){ item.p + colon + 1, item.len - colon - 1 });
+    s->sends_date &= !str_ieq(name, STR("date"));
+    s->sends_server &= !str_ieq(name, STR("server"));
+    buf_append_str(&s->own_fields, name);
+    buf_append_str(&s->own_fields, STR(": "));
+    buf_append_str(&s->own_fields, value);
+    buf_append_str(&s->own_fields, STR("\r\n"));
+}
+
+static void prepare_fields(struct http_server *s)
+{
+    s->sends_date = s->settings->date_header;
+    s->sends_server = s->settings->server_header;
+    for (size_t i = 0; i < s->settings->headers.count; i++)
+        prepare_field(s, str_from(s->settings->headers.items[i]));
+}
+
 struct http_server *http_server_new(struct loop *loop, const struct settings *settings, struct app *app)
 {
     struct http_server *s = mem_zalloc(sizeof(*s));
@@ -138,6 +160,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->requests = request_pool_new();
     deadlines_init(&s->deadlines, s);
     s->forwarded = forwarded_new(settings);
+    prepare_fields(s);
     char *bad = NULL;
     address_set_init(&s->proxies, &settings->proxy_allow_ips, &bad); /* was validated */
     free(bad);
@@ -271,6 +294,7 @@ void http_server_free(struct http_server *s)
     access_log_free(s->access_tap);
     forwarded_free(s->forwarded);
     address_set_done(&s->proxies);
+    buf_done(&s->own_fields);
     deadlines_done(&s->deadlines);
     request_pool_close(s->requests);
     free(s);

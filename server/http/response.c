@@ -220,14 +220,17 @@ static char *put_framing(const struct request *r, char *to)
 
 static char *put_server_fields(const struct request *r, char *to)
 {
-    const struct settings *settings = r->conn->server->settings;
-    if (settings->date_header && !r->core.has_date) {
+    const struct http_server *server = r->conn->server;
+    struct str own = buf_str(&server->own_fields);
+    if (own.len > 0)
+        to = put(to, own.p, own.len);
+    if (server->sends_date && !r->core.has_date) {
         struct str date = clock_http_date();
         to = PUT(to, "date: ");
         to = put(to, date.p, date.len);
         to = PUT(to, "\r\n");
     }
-    return settings->server_header && !r->core.has_server ? PUT(to, "server: licorne\r\n") : to;
+    return server->sends_server && !r->core.has_server ? PUT(to, "server: licorne\r\n") : to;
 }
 
 /* Formats what was held and what is known now, behind `to`. */
@@ -246,6 +249,11 @@ static char *put_head(struct request *r, char *to, size_t len, bool more)
         to = PUT(to, "connection: keep-alive\r\n");
     r->response = RESPONSE_BODY;
     return PUT(to, "\r\n");
+}
+
+static size_t head_room(const struct request *r)
+{
+    return buf_len(&r->core.response_head) + HEAD_EXTRA_BYTES + buf_len(&r->conn->server->own_fields);
 }
 
 static char *put_chunk_line(char *to, size_t len)
@@ -293,7 +301,7 @@ static void put_before_body(struct request *r, struct str data, size_t len, bool
     struct io *io = &r->conn->io;
     struct buf *out = io_out(io);
     bool held = r->response == RESPONSE_HELD;
-    size_t head_len = held ? buf_len(&r->core.response_head) + HEAD_EXTRA_BYTES : 0;
+    size_t head_len = held ? head_room(r) : 0;
     char *start = buf_reserve(out, head_len + CHUNK_LINE_BYTES + (copy ? data.len : 0) + 2), *to = start;
     if (held)
         to = put_head(r, to, len, more);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "config/address_set.h"
+#include "config/settings.h"
 #include "server/base/list.h"
 #include "server/http/deadlines.h"
 #include "server/http/http_server.h"
@@ -31,6 +32,8 @@ struct http_server {
     size_t spare_count;
     struct list gone; /* requests whose application is to be told of the disconnect */
     struct loop_task reap_task, gone_task;
+    struct buf own_fields; /* the setting `headers`, formatted */
+    bool sends_date, sends_server;
     bool draining;
     bool hands_over; /* draining, and there is somebody to hand over to */
     struct loop_task move_task;
@@ -50,6 +53,13 @@ struct http_server {
     struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
 };
+
+/* limit_concurrency: a request that comes now is not to be served. */
+static inline bool http_server_is_busy(const struct http_server *server)
+{
+    uint64_t limit = (uint64_t)server->settings->limit_concurrency;
+    return limit > 0 && (tally_get(&server->tally->conns) > limit || tally_get(&server->tally->in_flight) >= limit);
+}
 
 /* Somebody wants to know how long requests take. */
 static inline bool http_server_times(const struct http_server *server)

@@ -157,11 +157,12 @@ static void put_field(struct buf *to, struct str name, struct str value)
     buf_append_str(to, STR("\r\n"));
 }
 
-static void put_server_fields(const struct settings *settings, struct buf *to)
+static void put_server_fields(const struct http_server *server, struct buf *to)
 {
-    if (settings->date_header)
+    buf_append_str(to, buf_str(&server->own_fields));
+    if (server->sends_date)
         put_field(to, STR("date"), clock_http_date());
-    if (settings->server_header)
+    if (server->sends_server)
         put_field(to, STR("server"), STR("licorne"));
 }
 
@@ -178,7 +179,7 @@ static void put_head(struct request *r, struct websocket *ws, struct str protoco
     for (size_t i = 0; i < count; i++)
         if (!is_own(fields[i].name))
             put_field(to, fields[i].name, fields[i].value);
-    put_server_fields(r->conn->server->settings, to);
+    put_server_fields(r->conn->server, to);
     buf_append_str(to, STR("\r\n"));
 }
 

@@ -186,7 +186,7 @@ static void test_options_of_others(void)
     CHECK(refused("--reload a:b", CLI_USAGE_ERROR,
                   "--reload: an option of gunicorn or uvicorn that licorne does not support yet"));
     CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
-    CHECK(refused("--env-file x a:b", CLI_USAGE_ERROR, "--env-file: "));
+    CHECK(refused("--paste x a:b", CLI_USAGE_ERROR, "--paste: "));
 }
 
 static void test_options_without_effect(void)
