@@ -161,7 +161,7 @@ class Loader:
         return self._ask("last_call")
 
     def stop(self) -> Report:
-        """Nothing new is asked; returns when all that was asked is answered."""
+        """Nothing new is asked, who is idle leaves; returns when all that was asked is answered."""
         return self._ask("stop")
 
     def wait(self, condition: Any, what: str, timeout: float = 60.0) -> Report:
@@ -596,7 +596,7 @@ class Clients:
         client.pid = answer.pid
         client.received = b""
         client.request = None
-        if answer.closes or client.left <= 0:
+        if answer.closes or client.left <= 0 or self.stopping:
             self.disconnect(client)
         else:
             client.state = IDLE
@@ -682,6 +682,8 @@ class Clients:
             self.last_call = True
         elif word == "stop":
             self.stopping = True
+            for client in self.waiting:
+                self.disconnect(client)
             return  # answered when all is
         print(self.tell(), flush=True)
 
