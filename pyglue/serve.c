@@ -47,32 +47,32 @@ struct serving {
     uint64_t requests_at_most;  /* max_requests with its jitter; 0: no limit */
     uint64_t end_by_ms;         /* when the end must be over; 0: not yet ending */
     struct coarse_timer quiet;
-    uint64_t requests_seen;     /* when `quiet` was set, or at the last purge */
+    uint64_t turnover_seen;     /* when `quiet` was set, or at the last purge */
     bool accepting, left, awaits_quiet;
 };
 
 /* ---- what the worker tells -------------------------------------------------------------------------------------- */
 
-static uint64_t requests_served(const struct serving *s)
+static uint64_t turnover(const struct serving *s)
 {
-    return tally_get(&http_server_tally(s->http)->requests);
+    return http_server_turnover(s->http);
 }
 
 static void on_quiet(struct coarse_timer *timer)
 {
     struct serving *s = LIST_ENTRY(timer, struct serving, quiet);
     s->awaits_quiet = false;
-    if (requests_served(s) == s->requests_seen)
+    if (turnover(s) == s->turnover_seen)
         allocator_purge();
 }
 
 /* Once about a second after a busy spell: the allocator gives nothing back while it is not used. */
-static void await_quiet(struct serving *s, uint64_t requests)
+static void await_quiet(struct serving *s)
 {
-    if (s->awaits_quiet || requests == s->requests_seen)
+    if (s->awaits_quiet || turnover(s) == s->turnover_seen)
         return;
     s->awaits_quiet = true;
-    s->requests_seen = requests;
+    s->turnover_seen = turnover(s);
     coarse_timer_arm(s->runtime->loop, &s->quiet, QUIET_MS);
 }
 
@@ -85,7 +85,7 @@ static void publish_load(const struct serving *s)
 static void before_wait(void *arg)
 {
     struct serving *s = arg;
-    await_quiet(s, requests_served(s));
+    await_quiet(s);
     publish_load(s);
     dump_renew();
 }

@@ -197,7 +197,9 @@ def test_wsgi_is_answered_and_replaced(wsgi: Server) -> None:
         assert response.status == 504
         assert response["connection"] == "close"
         assert client.rest() == b""
-    wsgi.wait_log(r"Request timed out after \d\.\d s .*: GET /handles_exceptions\?a from 127\.0\.0\.1: answered with 504")
+    wsgi.wait_log(
+        r"Request timed out after \d\.\d s .*: GET /handles_exceptions\?a from 127\.0\.0\.1: answered with 504"
+    )
     wsgi.wait_log("finally")
     found = wsgi.wait_log(r"(?s)The request that timed out was here: GET /handles_exceptions\?a\n(.*?)RequestTimeout")
     assert "in wsgi_handles_exceptions" in found[0].group(1)

@@ -449,7 +449,7 @@ static size_t take_discard(struct conn *c, char *data, size_t len)
     struct str body;
     size_t used;
     enum http1_result result = http1_body(&c->http1, data, len, &used, &body);
-    c->discarded += used;
+    c->discarded += (uint32_t)used;
     if (result == HTTP1_ERROR || c->discarded > CONN_DISCARD_BYTES) {
         conn_leave(c, CLOSE_UNREAD_BODY);
         return len;

@@ -49,17 +49,17 @@ struct conn {
     struct websocket *websocket; /* in WEBSOCKET; one reference */
     struct proxy_protocol *proxy; /* in PROXY */
     struct coarse_timer timer;
-    enum conn_state state;
-    enum close_reason reason; /* once it is in FLUSH */
-    uint64_t since_ms;        /* when the state was entered, or the client had its last chance to make progress */
-    uint64_t discarded;
-    int turn_requests;        /* how many this turn may still take */
-    bool in_wait;             /* the application waits inside request_wait_*: it is not called back */
-    bool stays;               /* it was tried: nobody takes it over */
-    bool reset_after;         /* FLUSH ends in a reset: what was sent must not look complete */
+    uint64_t since_ms;            /* when the state was entered, or the client had its last chance to make progress */
+    enum conn_state state : 8;    /* small from here on: an idle connection is this struct, and 768 bytes are a size class */
+    enum close_reason reason : 8; /* once it is in FLUSH */
+    uint8_t turn_requests;        /* how many this turn may still take */
+    bool in_wait : 1;             /* the application waits inside request_wait_*: it is not called back */
+    bool stays : 1;               /* it was tried: nobody takes it over */
+    bool reset_after : 1;         /* FLUSH ends in a reset: what was sent must not look complete */
+    bool peer_known : 1;          /* `peer` was made from peer_address */
+    uint32_t discarded;           /* of an unread body */
     const struct endpoint *local;
     struct endpoint peer;
-    bool peer_known;                  /* `peer` was made from peer_address */
     struct sockaddr_in6 peer_address; /* or sockaddr_in, or AF_UNIX alone */
     char peer_text[INET6_ADDRSTRLEN];
     void *cache;

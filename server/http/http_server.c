@@ -81,6 +81,7 @@ void http_server_tell_gone(struct http_server *s, struct request *r)
 
 void http_server_bury(struct http_server *s, struct conn *c)
 {
+    s->turnover++;
     list_remove(&c->node);
     list_append(&s->dead, &c->node);
     loop_defer_last(s->loop, &s->reap_task);
@@ -120,6 +121,11 @@ void http_server_finished(struct http_server *s, struct request *r)
         access_log_add(s->access_tap, r, clock_ns());
     if (s->on_finished)
         s->on_finished(s->on_finished_arg, tally_get(&tally->requests));
+}
+
+uint64_t http_server_turnover(const struct http_server *s)
+{
+    return tally_get(&s->tally->requests) + s->turnover;
 }
 
 const struct tally *http_server_tally(const struct http_server *s)

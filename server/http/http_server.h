@@ -71,6 +71,8 @@ void http_server_on_deadline(struct http_server *server, void (*on_worn)(void *a
 /* Told of each finished request for an access log elsewhere: see access_log_new_for(). */
 void http_server_on_access(struct http_server *server, void (*take)(struct str atoms));
 
+/* Changes whenever memory may have been used and freed: no figure to report. */
+uint64_t http_server_turnover(const struct http_server *server);
 const struct tally *http_server_tally(const struct http_server *server);
 void http_server_reopen_log(struct http_server *server);
 

@@ -52,6 +52,7 @@ struct http_server {
     struct tally *tally; /* own_tally, or where others see it */
     struct tally own_tally;
     uint64_t closed[CLOSE_REASONS];
+    uint64_t turnover; /* what came and went besides requests: connections closed, WebSocket messages, memory given back */
 };
 
 /* limit_concurrency: a request that comes now is not to be served. */

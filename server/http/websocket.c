@@ -260,6 +260,7 @@ static void deliver(struct websocket *ws, struct str data)
     }
     ws_reader_message_done(&ws->reader);
     ws->utf8 = (struct ws_utf8){ 0 };
+    ws->conn->server->turnover++;
     if (ws->app_data)
         ws->ops->on_message(ws, data, is_text);
     loop_give_buffer(loop, &kept);
@@ -429,8 +430,10 @@ void websocket_timeout(struct websocket *ws)
     const struct settings *settings = settings_of(ws);
     const struct io *io = &ws->conn->io;
     uint64_t now = now_ms(ws);
-    if (is_warm(ws) && is_over(now, rests_since(ws), WS_DEFLATE_REST_MS))
+    if (is_warm(ws) && is_over(now, rests_since(ws), WS_DEFLATE_REST_MS)) {
         ws_deflate_rest(ws->deflate);
+        ws->conn->server->turnover++;
+    }
     if (io->queued_bytes > 0 && is_over(now, io->last_write_ms, settings->write_timeout_ms)) {
         io_abort(&ws->conn->io); /* who does not read would not see the end either */
         conn_close(ws->conn, CLOSE_WRITE_TIMEOUT);
