@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,6 +91,23 @@ class Clients:
 
 def spread(counts: Counter[int]) -> float:
     return max(counts.values()) / min(counts.values())
+
+
+def wake_ups(pid: int) -> int:
+    """How often any of its threads was put on a CPU."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[2]) for task in tasks)
+
+
+def rest(*pids: int) -> None:
+    """Waits for a second in which none of them wakes up."""
+
+    def rested() -> bool:
+        before = [wake_ups(pid) for pid in pids]
+        time.sleep(1)
+        return before == [wake_ups(pid) for pid in pids]
+
+    wait_until(rested, "a second of rest")
 
 
 # --- newcomers
@@ -278,7 +296,8 @@ def test_busy_workers_get_siblings_which_go_when_they_are_idle(folder, threads):
         with Load(server, "/busy", 8):
             wait_until(lambda: ready_workers(folder) == 3)
         wait_until(lambda: ready_workers(folder) == 1)
-        rest(server.pid)
+        if threads == "1":
+            rest(server.pid)
 
 
 def test_scaling_by_hand_stays_within_the_bounds(folder):
@@ -303,18 +322,9 @@ def test_bounds_are_checked(folder):
 # --- at rest
 
 
-def wake_ups(pid: int) -> int:
-    """How often any of its threads was put on a CPU."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[2]) for task in tasks)
-
-
-def rest(*pids: int) -> None:
-    """Waits for a second in which none of them wakes up."""
-
-    def rested() -> bool:
-        before = [wake_ups(pid) for pid in pids]
-        time.sleep(1)
-        return before == [wake_ups(pid) for pid in pids]
-
-    wait_until(rested, "a second of rest")
+def test_the_master_of_many_workers_is_small_and_at_rest(folder):
+    with serve(folder, "--workers", "64", "--timeout", "1") as server:
+        kib = int(re.search(r"^VmHWM:\s+(\d+) kB$", Path(f"/proc/{server.pid}/status").read_text(), re.MULTILINE)[1])
+        assert kib <= 3 * 1024
+        assert len(server.workers()) == 64
+        rest(server.pid, *server.workers())

@@ -1,7 +1,6 @@
 /* autoscale: see autoscale.h. */
 #include "server/process/autoscale.h"
 
-#include <math.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
@@ -50,7 +49,9 @@ static double busyness(struct worker_handle *worker, int64_t threads, uint64_t n
     uint64_t turns = turns_ns(worker->slot, now_ns), before = worker->turns_seen_ns;
     worker->turns_seen_ns = turns;
     double share = turns > before ? (double)(turns - before) / (double)since_ns : 0;
-    return fmin(1, fmax(share, threads_share(worker->slot, threads)));
+    double used = threads_share(worker->slot, threads);
+    share = share < 1 ? share : 1;
+    return share > used ? share : used;
 }
 
 struct crew {
@@ -79,7 +80,7 @@ static struct crew look_at_all(struct master *master, const struct generation *g
 /* At most twice as many at once. */
 static int more(const struct crew *crew, int wanted)
 {
-    int enough = (int)ceil(crew->busy / BUSY_THEN);
+    int enough = (int)(crew->busy / BUSY_THEN + 1);
     return enough > 2 * wanted ? 2 * wanted : enough > wanted ? enough : wanted + 1;
 }
 
