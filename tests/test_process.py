@@ -667,7 +667,9 @@ def wait_for_quiet(server: Server) -> None:
     wait_until(settled, "a second and a half without a wake-up", 15)
 
 
-@pytest.mark.parametrize("limits", [[], ["--timeout", "0.4", "--max-worker-memory", "500M"]])
+@pytest.mark.parametrize(
+    "limits", [[], ["--timeout", "0.4", "--max-worker-memory", "500M", "--slow-request", "0.3"]], ids=["none", "all"]
+)
 def test_nothing_runs_when_nothing_is_due(folder: Path, limits: list[str]) -> None:
     with Server("asgi:app", "--workers", "2", *limits, cwd=folder) as server:
         for _ in range(2):

@@ -4,6 +4,7 @@
  *
  *     control.c            the socket and its clients
  *     control_command.c    what the questions mean
+ *     control_status.c     the answer to `status`
  *     control_client.c     the other side: `licorne ctl` */
 #pragma once
 
@@ -45,6 +46,9 @@ char *control_folder(void);
 
 /* --- control_command.c: one question, without its newline; the answer is appended. */
 void control_answer(struct master *master, struct str question, struct buf *answer);
+
+/* --- control_status.c: the server, its workers and their requests. */
+void control_status(struct master *master, bool json, struct buf *answer);
 
 /* --- control_client.c: `licorne ctl …`; returns the exit code. */
 int control_client(int argc, char **argv);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -78,16 +79,47 @@ static int ask_and_print(const char *path, const char *question)
     return exit_code;
 }
 
+/* --- top ---------------------------------------------------------------------------------------------------------- */
+
+/* Over what is there, line by line: nothing flickers. */
+static void print_screen(struct str text, struct winsize window)
+{
+    fputs("\033[H", stdout);
+    for (int row = 1; row < window.ws_row && text.len > 0; row++) {
+        const char *end = memchr(text.p, '\n', text.len);
+        size_t len = end ? (size_t)(end - text.p) : text.len, used = len + (end != NULL);
+        fwrite(text.p, 1, len < window.ws_col ? len : window.ws_col, stdout);
+        fputs("\033[K\n", stdout);
+        text = (struct str){ text.p + used, text.len - used };
+    }
+    fputs("\033[J", stdout);
+}
+
+/* The answer without its first line, "OK". */
+static void print_status(const struct buf *answer)
+{
+    struct str all = buf_str(answer);
+    struct winsize window;
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_row > 0 && window.ws_col > 0)
+        print_screen((struct str){ all.p + 3, all.len - 3 }, window);
+    else
+        fwrite(all.p + 3, 1, all.len - 3, stdout);
+    fflush(stdout);
+}
+
+/* Until the server is gone, or nobody reads. */
 static int top(const char *path)
 {
-    int exit_code;
-    do {
-        fputs("\033[H\033[J", stdout);
-        exit_code = ask_and_print(path, "status\n");
-        fflush(stdout);
+    struct buf answer = { 0 };
+    bool shown = false;
+    while (ask(path, "status\n", &answer) == 0 && buf_len(&answer) > 3 && !ferror(stdout)) {
+        print_status(&answer);
+        buf_reset(&answer, SIZE_MAX);
+        shown = true;
         sleep(TOP_SECONDS);
-    } while (exit_code == 0);
-    return exit_code;
+    }
+    buf_done(&answer);
+    return shown ? 0 : ask_and_print(path, "status\n");
 }
 
 /* --- which server ------------------------------------------------------------------------------------------------ */

@@ -1,148 +1,20 @@
 /* control_command: the questions of `licorne ctl` and their answers. gunicornc's words are understood too. Reading is
  * free; what changes something does what the signal of the same meaning does. */
 #include <ctype.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "config/address.h"
 #include "config/settings.h"
-#include "config/version.h"
-#include "server/base/clock.h"
 #include "server/process/control.h"
 #include "server/process/generation.h"
 #include "server/process/master.h"
-#include "server/process/procfs.h"
 #include "server/process/report.h"
 #include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
 #define WORDS_MAX 4
-
-static const char *const state_names[] = {
-    [WORKER_HANDLE_SPAWNING] = "spawning", [WORKER_HANDLE_BOOTING] = "booting", [WORKER_HANDLE_READY] = "ready",
-    [WORKER_HANDLE_RETIRING] = "draining", [WORKER_HANDLE_DYING] = "dying",
-};
-
-static double seconds_since(uint64_t ms)
-{
-    return (double)(clock_ms() - ms) / 1e3;
-}
-
-/* How long its loop has been inside the present turn: what a newcomer waits at least. */
-static double turn_seconds(const struct worker_handle *worker)
-{
-    uint64_t began_ns = atomic_load(&worker->slot->turn_began_ns), now_ns = clock_ns();
-    return began_ns && worker->ready_ms && began_ns < now_ns ? (double)(now_ns - began_ns) / 1e9 : 0;
-}
-
-static int64_t worker_rss(const struct worker_handle *worker)
-{
-    int64_t rss = worker->pid > 0 ? procfs_rss(worker->pid) : 0;
-    return rss > 0 ? rss : 0;
-}
-
-/* --- status, as a table ------------------------------------------------------------------------------------------ */
-
-static void put_server(const struct master *master, struct buf *answer)
-{
-    const struct generation *generation = master->serving ? master->serving : master->coming;
-    buf_printf(answer, "licorne %s, master %d, up %.0f s: %s, generation %u%s%s\n", LICORNE_VERSION, (int)getpid(),
-               seconds_since(master->began_ms), generation && generation->settings.app ? generation->settings.app : "-",
-               generation ? generation->number : 0, master->serving && master->coming ? ", reloading" : "",
-               master->stopping ? ", stopping" : "");
-    if (master->upgrade.successor > 0)
-        buf_printf(answer, "master %d %s\n", (int)master->upgrade.successor,
-                   master->upgrade.succeeded ? "serves beside it" : "is starting beside it");
-    if (master->upgrade.predecessor > 0)
-        buf_printf(answer, "beside its predecessor, master %d\n", (int)master->upgrade.predecessor);
-    for (int i = 0; i < master->listeners.count; i++) {
-        char *name = address_name(master->listeners.fds[i]);
-        buf_printf(answer, "listening at %s\n", name ? name : "?");
-        free(name);
-    }
-}
-
-static void put_worker(const struct worker_handle *worker, struct buf *answer)
-{
-    struct slot *slot = worker->slot;
-    buf_printf(answer, "%6u %4u %8d  %-8s %9.1f %10llu %9u %6u %7.1f %7.3f  %s\n", worker->age, worker->generation,
-               (int)worker->pid, state_names[worker->state], seconds_since(worker->spawned_ms),
-               (unsigned long long)atomic_load(&slot->tally.requests), atomic_load(&slot->tally.in_flight),
-               atomic_load(&slot->tally.conns), (double)worker_rss(worker) / 1048576, turn_seconds(worker), worker->reason);
-}
-
-static void status_table(struct master *master, struct buf *answer)
-{
-    put_server(master, answer);
-    buf_printf(answer, "%6s %4s %8s  %-8s %9s %10s %9s %6s %7s %7s  %s\n", "WORKER", "GEN", "PID", "STATE", "UP s",
-               "REQUESTS", "IN FLIGHT", "CONNS", "RSS MiB", "TURN s", "LEAVES BECAUSE OF");
-    LIST_EACH(it, &master->workers)
-        put_worker(LIST_ENTRY(it, struct worker_handle, node), answer);
-}
-
-/* --- status, as JSON --------------------------------------------------------------------------------------------- */
-
-static void put_string(struct buf *answer, const char *text)
-{
-    buf_append_str(answer, STR("\""));
-    for (const unsigned char *p = (const unsigned char *)(text ? text : ""); *p; p++)
-        if (*p < 0x20 || *p == '"' || *p == '\\')
-            buf_printf(answer, "\\u%04x", *p);
-        else
-            buf_append(answer, p, 1);
-    buf_append_str(answer, STR("\""));
-}
-
-static void put_listeners_json(const struct master *master, struct buf *answer)
-{
-    for (int i = 0; i < master->listeners.count; i++) {
-        char *name = address_name(master->listeners.fds[i]);
-        buf_append_str(answer, i > 0 ? STR(", ") : STR(""));
-        put_string(answer, name ? name : "?");
-        free(name);
-    }
-}
-
-static void put_worker_json(const struct worker_handle *worker, struct buf *answer)
-{
-    struct slot *slot = worker->slot;
-    buf_printf(answer, "\n  {\"worker\": %u, \"generation\": %u, \"pid\": %d, \"state\": \"%s\", \"up_s\": %.3f",
-               worker->age, worker->generation, (int)worker->pid, state_names[worker->state],
-               seconds_since(worker->spawned_ms));
-    buf_printf(answer, ", \"requests\": %llu, \"in_flight\": %u, \"connections\": %u, \"connections_accepted\": %llu",
-               (unsigned long long)atomic_load(&slot->tally.requests), atomic_load(&slot->tally.in_flight),
-               atomic_load(&slot->tally.conns), (unsigned long long)atomic_load(&slot->tally.conns_accepted));
-    buf_append_str(answer, STR(", \"status\": {"));
-    for (int i = 1; i < 6; i++)
-        buf_printf(answer, "%s\"%dxx\": %llu", i > 1 ? ", " : "", i,
-                   (unsigned long long)atomic_load(&slot->tally.status_class[i]));
-    buf_printf(answer, "}, \"rss_bytes\": %lld, \"turn_s\": %.6f, \"leaving\": ", (long long)worker_rss(worker),
-               turn_seconds(worker));
-    put_string(answer, worker->reason);
-    buf_append_str(answer, STR("}"));
-}
-
-static void status_json(struct master *master, struct buf *answer)
-{
-    const struct generation *generation = master->serving ? master->serving : master->coming;
-    buf_append_str(answer, STR("{\"version\": "));
-    put_string(answer, LICORNE_VERSION);
-    buf_printf(answer, ", \"pid\": %d, \"up_s\": %.3f, \"app\": ", (int)getpid(), seconds_since(master->began_ms));
-    put_string(answer, generation ? generation->settings.app : "");
-    buf_printf(answer, ", \"generation\": %u, \"reloading\": %s, \"stopping\": %s, \"workers_wanted\": %d",
-               generation ? generation->number : 0, master->serving && master->coming ? "true" : "false",
-               master->stopping ? "true" : "false", generation ? master_wanted_workers(master, generation) : 0);
-    buf_append_str(answer, STR(", \"listeners\": ["));
-    put_listeners_json(master, answer);
-    buf_append_str(answer, STR("], \"workers\": ["));
-    LIST_EACH(it, &master->workers) {
-        put_worker_json(LIST_ENTRY(it, struct worker_handle, node), answer);
-        buf_append_str(answer, it->next != &master->workers ? STR(",") : STR("\n"));
-    }
-    buf_append_str(answer, STR("]}\n"));
-}
 
 /* --- commands ---------------------------------------------------------------------------------------------------- */
 
@@ -164,7 +36,7 @@ static void agree(struct buf *answer)
 static void do_status(struct master *master, const struct words *words, struct buf *answer)
 {
     agree(answer);
-    (strcmp(words->items[1], "--json") == 0 ? status_json : status_table)(master, answer);
+    control_status(master, strcmp(words->items[1], "--json") == 0, answer);
 }
 
 static void do_config(struct master *master, const struct words *words, struct buf *answer)

@@ -78,6 +78,12 @@ struct master {
     struct list molds, workers; /* all living ones, of any generation; workers oldest first */
     bool slot_used[SCOREBOARD_SLOTS];
 
+    struct last_left {
+        uint32_t age; /* 0: none yet */
+        pid_t pid;
+        uint64_t at_ms;
+        char reason[64];
+    } last_left;                /* the worker that ended last, and why */
     bool started;               /* the mold's hooks have heard so */
     int told_workers;           /* what they know as the number wanted; 0: nothing yet */
     bool stopping, graceful;

@@ -61,7 +61,7 @@ static void log_lost(const struct worker_handle *worker, const char *how, double
 {
     struct buf text = { 0 };
     buf_printf(&text, "Worker %d %s at the age of %.1f s; it is replaced\n", (int)worker->pid, how, age);
-    report_requests(worker, "lost with it:", &text);
+    report_requests(worker, "lost with it:", INFLIGHT_CELLS, &text);
     struct str all = buf_str(&text);
     log_block(-1, LOG_LEVEL_ERROR, (struct str){ all.p, all.len - 1 });
     buf_done(&text);
@@ -78,6 +78,13 @@ static void log_worker_death(const struct master *master, const struct worker_ha
         log_info("Worker %d %s at the age of %.1f s", (int)worker->pid, describe(death), age);
     else
         log_lost(worker, describe(death), age);
+}
+
+static void note_left(struct master *master, const struct worker_handle *worker, const siginfo_t *death)
+{
+    struct last_left *left = &master->last_left;
+    *left = (struct last_left){ .age = worker->age, .pid = worker->pid, .at_ms = clock_ms() };
+    snprintf(left->reason, sizeof(left->reason), "%s", *worker->reason ? worker->reason : describe(death));
 }
 
 static bool died_young(const struct worker_handle *worker)
@@ -97,6 +104,7 @@ static void on_worker_death(struct master *master, struct worker_handle *worker,
     struct generation *generation = master_generation(master, worker->generation);
     bool unexpected = !worker_was_to_go(master, worker, death);
     log_worker_death(master, worker, death);
+    note_left(master, worker, death);
     master_tell_death(master, worker);
     if (unexpected && ends_generation(master, generation, worker))
         master_generation_failed(master, generation, EXIT_BOOT);

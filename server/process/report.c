@@ -50,19 +50,18 @@ static void put_request(const struct inflight_view *view, struct buf *text)
     buf_append_str(text, STR("\n"));
 }
 
-void report_requests(const struct worker_handle *worker, const char *title, struct buf *text)
+void report_requests(const struct worker_handle *worker, const char *title, uint32_t most, struct buf *text)
 {
     struct inflight_view *views;
-    uint32_t listed = inflight_read_all(worker->inflight, &views), counted = tally_get(&worker->slot->tally.in_flight);
-    uint32_t serving = 0;
-    if (listed > 0 || counted > 0)
+    uint32_t listed = inflight_read_all(worker->inflight, &views), left = tally_get(&worker->slot->tally.in_flight);
+    if (title && (listed > 0 || left > 0))
         buf_printf(text, "    %s\n", title);
-    for (uint32_t i = 0; i < listed; i++) {
+    for (uint32_t i = 0; i < listed && i < most; i++) {
         put_request(&views[i], text);
-        serving += views[i].state == INFLIGHT_SERVING;
+        left -= views[i].state == INFLIGHT_SERVING && left > 0;
     }
-    if (counted > serving)
-        buf_printf(text, "      and %u more\n", counted - serving);
+    if (left > 0)
+        buf_printf(text, "      and %u more\n", left);
     free(views);
 }
 
@@ -180,6 +179,7 @@ void report_drop(struct worker_handle *worker)
 static void condemn(struct worker_handle *worker)
 {
     worker->failed = true; /* why it dies is in the report */
+    snprintf(worker->reason, sizeof(worker->reason), "killed: see the log");
     worker->state = WORKER_HANDLE_DYING;
     worker->due_ms = 0;    /* not before the report is complete */
 }
@@ -199,7 +199,7 @@ void report_begin(struct worker_handle *worker, enum report_kind kind, const cha
     report->due_ms = clock_ms() + REPORT_MS;
     buf_printf(&report->text, "%s\n", line);
     put_worker(worker, &report->text);
-    report_requests(worker, kind == REPORT_KILL ? "lost with it:" : "requests in flight:", &report->text);
+    report_requests(worker, kind == REPORT_KILL ? "lost with it:" : "requests in flight:", INFLIGHT_CELLS, &report->text);
     procfs_describe(worker->pid, &report->text);
     if (kind == REPORT_KILL)
         condemn(worker);

@@ -43,5 +43,6 @@ void report_drop(struct worker_handle *worker);
 /* The worker will be killed, and its report says why: see report_begin(). Nothing happens if it is dying already. */
 #define report_kill(worker, ...) report_begin((worker), REPORT_KILL, __VA_ARGS__)
 
-/* The requests that it has, oldest first, a line each; `title` stands before them. Nothing if there are none. */
-void report_requests(const struct worker_handle *worker, const char *title, struct buf *text);
+/* The requests that it has, oldest first, a line each, at most so many; `title` (or NULL) stands before them. Nothing if there
+ * are none. */
+void report_requests(const struct worker_handle *worker, const char *title, uint32_t most, struct buf *text);

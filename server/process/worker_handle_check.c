@@ -122,11 +122,12 @@ static uint64_t check_requests(struct worker_handle *worker, uint64_t now_ms)
 static void log_kill(struct worker_handle *worker, enum log_level level, struct buf *text)
 {
     if (buf_len(text) > 0) {
-        report_requests(worker, "lost with it:", text);
+        report_requests(worker, "lost with it:", INFLIGHT_CELLS, text);
         log_block(-1, level, (struct str){ buf_str(text).p, buf_len(text) - 1 });
     }
     buf_done(text);
     worker->failed = true;
+    snprintf(worker->reason, sizeof(worker->reason), "killed: see the log");
     worker_handle_kill(worker);
 }
 

@@ -32,6 +32,26 @@ static void a_child_writes_and_the_master_reads(void)
     close(fd);
 }
 
+static void what_a_child_writes_that_has_left_nobody_sees(void)
+{
+    int fd, status;
+    struct scoreboard *board = scoreboard_new(&fd);
+    CHECK(board != NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        struct slot *slot = &board->slots[7];
+        scoreboard_leave();
+        scoreboard_leave(); /* once more is harmless */
+        atomic_store(&slot->tally.requests, 42);
+        _exit(atomic_load(&slot->tally.requests) == 42 ? 0 : 1);
+    }
+    waitpid(child, &status, 0);
+    CHECK_INT(status, 0);
+    CHECK_INT(atomic_load(&board->slots[7].tally.requests), 0);
+    munmap(board, sizeof(*board));
+    close(fd);
+}
+
 static void slots_share_no_cache_line(void)
 {
     CHECK_INT(sizeof(struct slot) % 64, 0);
@@ -72,5 +92,6 @@ static void another_size_is_refused(void)
     CHECK(scoreboard_map(-1) == NULL);
 }
 
-CHECK_MAIN(TEST(a_child_writes_and_the_master_reads), TEST(slots_share_no_cache_line), TEST(unused_slots_cost_nothing),
+CHECK_MAIN(TEST(a_child_writes_and_the_master_reads),
+           TEST(what_a_child_writes_that_has_left_nobody_sees), TEST(slots_share_no_cache_line), TEST(unused_slots_cost_nothing),
            TEST(another_version_is_refused), TEST(another_size_is_refused))
