@@ -247,6 +247,7 @@ def test_a_dump_tells_which_task_serves_what(folder: Path) -> None:
         assert re.search(r"process \d+: \d+\.\d MiB resident", dump)
         assert re.search(rf"thread {server.workers()[0]} (sleeps|runs)", dump)
         assert "no Python frame" not in dump
+        assert dump.count("Task ") == 1, dump
         get(server, "/go")
 
 

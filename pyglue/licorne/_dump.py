@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from licorne import _asgi
+
 TASKS_MAX = 100
 DEPTH_MAX = 50
 
@@ -20,7 +22,7 @@ def tasks(known: tuple[asyncio.AbstractEventLoop, Requests]) -> str:
     """All tasks of the loop: those that serve requests first, oldest first."""
     loop, requests = known
     serving = {id(task): request for task, request in requests}
-    others = [task for task in asyncio.all_tasks(loop) if id(task) not in serving]
+    others = [task for task in asyncio.all_tasks(loop) if id(task) not in serving and not _is_ours(task)]
     everything = [task for task, _ in requests] + others
     lines = [""]
     for task in everything[:TASKS_MAX]:
@@ -29,6 +31,11 @@ def tasks(known: tuple[asyncio.AbstractEventLoop, Requests]) -> str:
     if len(everything) > TASKS_MAX:
         lines.append(f"and {len(everything) - TASKS_MAX} more tasks")
     return "\n".join(lines) + "\n"
+
+
+def _is_ours(task: asyncio.Task[Any]) -> bool:
+    """The root task, which waits as long as the worker serves."""
+    return getattr(task.get_coro(), "cr_code", None) is _asgi.serve.__code__
 
 
 def _title(task: asyncio.Task[Any], request: str | None, runs: bool) -> str:
