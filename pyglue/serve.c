@@ -27,6 +27,7 @@
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "server/http/http_server.h"
+#include "server/process/descriptors.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 #include "server/process/worker.h"
@@ -34,6 +35,8 @@
 #define EXIT_BOOT 3
 #define EXIT_APP 4
 #define FAST_END_MS 2000  /* after a fast stop: what the application's own shutdown may take */
+#define CROWD_LOOK_MS 100
+#define CROWD_LOG_MS 60000
 #define QUIET_MS 1000     /* no request for so long: the memory that a busy spell took goes back */
 #define LEAST_END_MS 1000 /* … and what is left of graceful_timeout at least */
 
@@ -46,7 +49,9 @@ struct serving {
     struct endpoint *endpoints; /* by listener; they live as long as the process */
     uint64_t requests_at_most;  /* max_requests with its jitter; 0: no limit */
     uint64_t end_by_ms;         /* when the end must be over; 0: not yet ending */
-    struct coarse_timer quiet;
+    struct coarse_timer quiet, full;
+    int64_t conns_most;         /* worker_connections, or what descriptors there are */
+    uint64_t crowd_log_ms;      /* that others wait is not said again before */
     uint64_t turnover_seen;     /* when `quiet` was set, or at the last purge */
     bool accepting, left, awaits_quiet;
 };
@@ -58,10 +63,12 @@ static uint64_t turnover(const struct serving *s)
     return http_server_turnover(s->http);
 }
 
+/* About once a second while there is something to do, and once afterwards. */
 static void on_quiet(struct coarse_timer *timer)
 {
     struct serving *s = LIST_ENTRY(timer, struct serving, quiet);
     s->awaits_quiet = false;
+    worker_show(s->worker, tally_get(&http_server_tally(s->http)->requests));
     if (turnover(s) == s->turnover_seen)
         allocator_purge();
 }
@@ -109,8 +116,29 @@ static void on_accept(void *arg, int listener, int fd, const struct sockaddr *pe
     struct serving *s = arg;
     http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
     publish_load(s);
-    if (!http_server_has_room(s->http))
-        set_accepting(s, false);
+    if (http_server_has_room(s->http))
+        return;
+    set_accepting(s, false);
+    if (s->full.due_ms == 0)
+        coarse_timer_arm(s->runtime->loop, &s->full, CROWD_LOOK_MS);
+}
+
+/* All places are taken: now and then it is looked whether anybody waits for one. */
+static void on_full(struct coarse_timer *timer)
+{
+    struct serving *s = LIST_ENTRY(timer, struct serving, full);
+    if (s->accepting || worker_draining(s->worker))
+        return;
+    coarse_timer_arm(s->runtime->loop, &s->full, CROWD_LOOK_MS);
+    if (!worker_awaited(s->worker))
+        return;
+    http_server_crowd(s->http);
+    if (clock_ms() < s->crowd_log_ms)
+        return;
+    s->crowd_log_ms = clock_ms() + CROWD_LOG_MS;
+    log_warning("All %lld connections that this worker may have are taken, and others wait: they take turns "
+                "(--worker-connections, ulimit -n)",
+                (long long)s->conns_most);
 }
 
 static void on_take(void *arg, int listener, const struct parcel *parcel)
@@ -330,6 +358,10 @@ static void compose(struct serving *s, const struct application *application)
     http_server_on_deadline(s->http, on_worn, on_shorter, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
     coarse_timer_init(&s->quiet, on_quiet);
+    coarse_timer_init(&s->full, on_full);
+    int64_t room = descriptors_room();
+    s->conns_most = room < s->settings->worker_connections ? room : s->settings->worker_connections;
+    http_server_limit(s->http, s->conns_most);
     loop_before_wait(s->runtime->loop, before_wait, s);
     s->accepting = true;
 }

@@ -14,6 +14,7 @@
 #include "server/base/log.h"
 #include "server/process/control.h"
 #include "server/process/master.h"
+#include "server/process/title.h"
 #include "server/process/upgrade.h"
 
 #define NARROW_COLUMNS 60
@@ -161,6 +162,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "ctl") == 0)
         return control_client(argc - 1, argv + 1);
     upgrade_remember(argv);
+    title_init();
     struct settings settings;
     struct buf errors = { 0 };
     settings_init(&settings);

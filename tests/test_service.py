@@ -191,11 +191,23 @@ def test_titles(folder: Path) -> None:
     with Server("a:app", "--name", "shop", "--boot-grace", "0.1", cwd=folder) as server:
         (worker,) = server.workers()
         (mold,) = set(server.processes()) - {worker, server.pid}
-        wait_until(lambda: title(worker) == "licorne: worker 1 [gen 1, ready] shop")
+        wait_until(lambda: title(worker) == "licorne: worker 1 [gen 1, 0 req] shop")
         assert title(mold) == "licorne: mold [shop]"
+        wait_until(lambda: title(server.pid) == "licorne: master [gen 1, 1 worker] shop")
+        assert f"LICORNE_TEST_MARK={server.mark}".encode() in Path(f"/proc/{server.pid}/environ").read_bytes()
+        server.send_signal(signal.SIGTTIN)
+        wait_until(lambda: title(server.pid) == "licorne: master [gen 1, 2 workers] shop")
+        server.send_signal(signal.SIGTTOU)
+        wait_until(lambda: server.workers() != [worker] and len(server.workers()) == 1)
+        (worker,) = server.workers()
+        with socket.create_connection(server.address) as client:
+            for _ in range(1234):
+                client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        wait_until(lambda: title(worker) == "licorne: worker 2 [gen 1, 1 234 req] shop")
         server.send_signal(signal.SIGHUP)
-        server.wait_log("has left")
-        assert re.fullmatch(r"licorne: worker \d \[gen 2, ready\] shop", title(server.workers()[0]))
+        server.wait_log("has left", count=2)
+        assert re.fullmatch(r"licorne: worker \d \[gen 2, 0 req\] shop", title(server.workers()[0]))
 
 
 # --- what a reload makes of them

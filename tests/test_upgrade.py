@@ -49,6 +49,10 @@ def ask(address: tuple[str, int] | str, query: str = "") -> dict[str, object]:
     return json.loads(body)
 
 
+def title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0 ").decode()
+
+
 def masters(address: tuple[str, int] | str) -> set[object]:
     """Who answers several requests at a time: whose worker is busy leaves the next one to others."""
     with ThreadPoolExecutor(6) as pool:
@@ -90,6 +94,7 @@ def test_the_old_one_leaves(folder: Path, bind: str, number: int) -> None:
         assert new in children(server.pid)
         assert pidfile.read_text() == f"{server.pid}\n"
         assert pidfile2.read_text() == f"{new}\n"
+        wait_until(lambda: title(new) == "licorne: master [gen 1, 1 worker] a:app.2")
         assert f"master {new} serves beside it" in ctl(control, "status").stdout
         assert f"beside its predecessor, master {server.pid}" in ctl(control2, "status").stdout
         wait_until(lambda: masters(server.address) == {server.pid, new})
@@ -99,6 +104,7 @@ def test_the_old_one_leaves(folder: Path, bind: str, number: int) -> None:
         wait_until(lambda: pidfile.read_text() == f"{new}\n")
         wait_until(lambda: not pidfile2.exists() and control.exists() and not control2.exists())
         assert ask(server.address) == {"master": new, "names": []}
+        wait_until(lambda: title(new) == "licorne: master [gen 1, 1 worker] a:app")
 
         end(server, new)
         assert not pidfile.exists()

@@ -17,6 +17,9 @@
 #include "server/net/exchange.h"
 #include "server/net/proxy_protocol.h"
 
+#define SILENT_MS 1000         /* so long after its beginning a connection that says nothing may be needed for others */
+#define LINGER_BRIEFLY_MS 1000 /* instead of linger_timeout, when the place is needed, or the worker leaves */
+
 static void conn_enter(struct conn *c, enum conn_state state);
 static void proxy_over(struct conn *c);
 
@@ -487,6 +490,14 @@ static void linger_timeout(struct conn *c)
     conn_close(c, CLOSE_LINGER_TIMEOUT);
 }
 
+/* Long enough for the client to take the response and to close, if it means to. */
+static void linger_briefly(struct conn *c)
+{
+    uint64_t due_ms = loop_now_ms(c->server->loop) + LINGER_BRIEFLY_MS;
+    if (due_ms < c->timer.due_ms)
+        coarse_timer_arm(c->server->loop, &c->timer, LINGER_BRIEFLY_MS);
+}
+
 static void flush_drained(struct conn *c)
 {
     if (c->reset_after)
@@ -497,6 +508,8 @@ static void flush_drained(struct conn *c)
     }
     io_shutdown(&c->io);
     conn_enter(c, CONN_LINGER);
+    if (http_server_hurries(c->server))
+        linger_briefly(c);
 }
 
 /* --- the table ------------------------------------------------------------------------------------------------------------- */
@@ -805,8 +818,20 @@ void conn_expect_proxy(struct conn *c)
     conn_enter(c, CONN_PROXY);
 }
 
+bool conn_yield(struct conn *c)
+{
+    bool silent = c->state == CONN_HEAD && c->request == NULL &&
+                  loop_now_ms(c->server->loop) >= c->since_ms + SILENT_MS;
+    if (c->state != CONN_IDLE && !silent)
+        return false;
+    coarse_timer_arm(c->server->loop, &c->timer, 0);
+    return true;
+}
+
 void conn_drain(struct conn *c)
 {
+    if (c->state == CONN_LINGER)
+        linger_briefly(c);
     if (conn_will_move(c))
         http_server_move_soon(c->server);
     else if (is_between(c) || c->state == CONN_PROXY) /* what has arrived already is seen before the timer fires */

@@ -79,6 +79,8 @@ void conn_close(struct conn *conn, enum close_reason reason);
 void conn_leave(struct conn *conn, enum close_reason reason);
 /* The worker leaves: idle connections are handed over, or go when a turn has brought nothing more. */
 void conn_drain(struct conn *conn);
+/* Goes likewise if it waits for a further request. */
+bool conn_yield(struct conn *conn);
 
 /* --- for hand_over.c ------------------------------------------------------------------------------------------------ */
 

@@ -16,6 +16,8 @@
 #include "server/http/headers.h"
 #include "server/http/server_state.h"
 
+#define CROWD_PART 8 /* so large a part of all places is free when nobody waits any more */
+
 /* --- the end of the turn --------------------------------------------------------------------------------------------------- */
 
 static struct conn *conn_at(struct list *node)
@@ -86,6 +88,8 @@ void http_server_bury(struct http_server *s, struct conn *c)
     list_append(&s->dead, &c->node);
     loop_defer_last(s->loop, &s->reap_task);
     tally_add(&s->tally->conns, -1u);
+    if (s->crowded && tally_get(&s->tally->conns) < (uint64_t)(s->conns_most - s->conns_most / CROWD_PART))
+        s->crowded = false;
     if (s->was_full && http_server_has_room(s)) {
         s->was_full = false;
         if (s->on_room)
@@ -161,6 +165,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     struct http_server *s = mem_zalloc(sizeof(*s));
     s->loop = loop;
     s->settings = settings;
+    s->conns_most = settings->worker_connections;
     s->app = app;
     s->tally = &s->own_tally;
     s->requests = request_pool_new();
@@ -224,7 +229,21 @@ void http_server_on_room(struct http_server *s, void (*on_room)(void *arg), void
 
 bool http_server_has_room(const struct http_server *s)
 {
-    return tally_get(&s->tally->conns) < (uint64_t)s->settings->worker_connections;
+    return tally_get(&s->tally->conns) < (uint64_t)s->conns_most;
+}
+
+void http_server_limit(struct http_server *s, int64_t conns)
+{
+    if (conns < s->conns_most)
+        s->conns_most = conns;
+}
+
+void http_server_crowd(struct http_server *s)
+{
+    int64_t wanted = s->conns_most / CROWD_PART + 1;
+    s->crowded = true;
+    for (struct list *it = s->conns.next; it != &s->conns && wanted > 0; it = it->next)
+        wanted -= conn_yield(conn_at(it));
 }
 
 void http_server_on_finished(struct http_server *s, void (*on_finished)(void *arg, uint64_t requests), void *arg)

@@ -33,6 +33,11 @@ void http_server_accept(struct http_server *server, int fd, const struct sockadd
 /* Told when the number of open connections falls below worker_connections again. */
 void http_server_on_room(struct http_server *server, void (*on_room)(void *arg), void *arg);
 bool http_server_has_room(const struct http_server *server);
+/* So many at most, should worker_connections say more. */
+void http_server_limit(struct http_server *server, int64_t conns);
+/* All places are taken, and others wait: until there is room again every response is the last of its connection, so that
+ * all get their turn. Each call makes some of the connections go that have nothing to do. */
+void http_server_crowd(struct http_server *server);
 
 /* --- hand_over.c: connections between two messages pass from one worker to another ---------------------------------- */
 

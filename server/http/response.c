@@ -202,7 +202,7 @@ static bool decide_close(struct request *r, bool more)
 {
     struct conn *c = r->conn;
     bool unread = !r->body_end && (r->core.expects_continue || (!more && conn_body_left(c) > CONN_DISCARD_BYTES));
-    bool drained = c->server->draining && !conn_will_move(c);
+    bool drained = (c->server->draining && !conn_will_move(c)) || c->server->crowded;
     return !r->core.keep_alive || r->is_websocket || r->core.app_closes || unread || drained || c->io.eof ||
            c->server->settings->keepalive_ms == 0;
 }

@@ -34,7 +34,8 @@ struct http_server {
     struct loop_task reap_task, gone_task;
     struct buf own_fields; /* the setting `headers`, formatted */
     bool sends_date, sends_server;
-    bool draining;
+    int64_t conns_most;
+    bool draining, crowded;
     bool hands_over; /* draining, and there is somebody to hand over to */
     struct loop_task move_task;
     enum hand_over_result (*hand_over)(void *arg, const struct parcel *parcel, const struct endpoint *local);
@@ -78,6 +79,11 @@ void http_server_tell_gone(struct http_server *server, struct request *request);
 void http_server_worn(struct http_server *server, const char *reason);
 /* A request has less time until its hard limit than any had before. */
 void http_server_shorter(struct http_server *server, uint64_t limit_ms);
+/* Who does not close soon must go: the place is needed. */
+static inline bool http_server_hurries(const struct http_server *server)
+{
+    return server->draining || server->crowded;
+}
 /* At the end of the turn, what has come to rest is handed over. */
 void http_server_move_soon(struct http_server *server);
 void http_server_hand_over_init(struct http_server *server);

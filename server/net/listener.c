@@ -29,10 +29,13 @@ static void on_retry(struct coarse_timer *timer)
 /* Descriptors or memory have run out: the connection waits in the backlog, and so do we. */
 static void listener_starve(struct listener *listener, int error)
 {
-    if (!listener->starved_logged)
+    uint64_t now_ms = loop_now_ms(listener->loop);
+    if (now_ms >= listener->starved_log_ms) {
         log_warning("Cannot accept connections: %s; trying again every %d ms (raise the limit: ulimit -n)", strerror(error),
                     LISTENER_RETRY_MS);
-    listener->starved_logged = listener->starved = true;
+        listener->starved_log_ms = now_ms + LISTENER_LOG_MS;
+    }
+    listener->starved = true;
     listener_update(listener);
     coarse_timer_arm(listener->loop, &listener->retry, LISTENER_RETRY_MS);
 }
@@ -62,7 +65,6 @@ static bool accept_next(struct listener *listener)
     int fd = accept4(listener->fd, (struct sockaddr *)&peer, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return listener_failed(listener, errno);
-    listener->starved_logged = false;
     listener->on_accept(listener, fd, (struct sockaddr *)&peer, len);
     return true;
 }

@@ -1,6 +1,6 @@
 /* listener: accepts connections on one listening socket that it does not own, and for which sibling processes wait too:
  * one of them is woken for a connection (loop_line_up). EMFILE, ENFILE, ENOBUFS or ENOMEM pause it for LISTENER_RETRY_MS
- * (one log line, no spin); listener_pause() is for the owner's own limit, listener_set_aside() for leaving newcomers to
+ * (one log line a minute, no spin); listener_pause() is for the owner's own limit, listener_set_aside() for leaving newcomers to
  * siblings. */
 #pragma once
 
@@ -11,6 +11,7 @@
 #include "server/net/loop.h"
 
 #define LISTENER_RETRY_MS 100
+#define LISTENER_LOG_MS 60000
 #define LISTENER_BATCH 16 /* accepts a turn at most */
 
 struct listener {
@@ -19,7 +20,8 @@ struct listener {
     struct coarse_timer retry;
     int fd;
     bool is_unix, started, paused, aside;
-    bool starved, starved_logged; /* out of descriptors or memory; said so already */
+    bool starved;            /* out of descriptors or memory … */
+    uint64_t starved_log_ms; /* … which is not said again before */
     struct sockaddr_storage address; /* where it listens */
     socklen_t address_len;
     /* How many connections may be accepted now. With 1 it goes to the end of the line afterwards; with 0 it has been set

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -23,6 +24,7 @@
 #include "server/process/notify.h"
 #include "server/process/report.h"
 #include "server/process/signals.h"
+#include "server/process/title.h"
 #include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
 
@@ -401,6 +403,33 @@ static void wait_for_news(struct master *master)
     free(polled);
 }
 
+/* --- what ps shows ---------------------------------------------------------------------------------------------- */
+
+static void describe_state(const struct master *master, const struct generation *generation, char *text, size_t size)
+{
+    int workers = generation->configured ? master_wanted_workers(master, generation) : 0;
+    if (master->stopping || !master->serving)
+        snprintf(text, size, "%s", master->stopping ? "stopping" : "starting");
+    else
+        snprintf(text, size, "%d worker%s%s", workers, workers == 1 ? "" : "s", master->coming ? ", reloading" : "");
+}
+
+/* Written only when it changes. */
+static void show_title(struct master *master)
+{
+    const struct generation *generation = master->serving ? master->serving : master->coming;
+    char state[64], title[sizeof(master->title)];
+    if (!generation || master->checking)
+        return;
+    describe_state(master, generation, state, sizeof(state));
+    snprintf(title, sizeof(title), "licorne: master [gen %u, %s] %s%s", generation->number, state,
+             settings_name(&generation->settings), upgrade_has_predecessor(&master->upgrade) ? ".2" : "");
+    if (strcmp(title, master->title) == 0)
+        return;
+    memcpy(master->title, title, sizeof(title));
+    title_set("%s", title);
+}
+
 /* --- the turn, and what is around it --------------------------------------------------------------------------- */
 
 static void master_turn(struct master *master)
@@ -413,6 +442,7 @@ static void master_turn(struct master *master)
     master_reconcile(master);
     if (master->stopping && list_empty(&master->workers))
         stop_molds(master); /* those that were kept for the workers' sake */
+    show_title(master);
 }
 
 /* 0, or -1: logged. */
@@ -476,6 +506,7 @@ static int run(const struct settings *given, bool checking)
         master_log_begin(master);
         master_reload(master);
         master_reconcile(master);
+        show_title(master);
         while (!master_finished(master)) {
             wait_for_news(master);
             master_turn(master);

@@ -93,6 +93,7 @@ struct master {
     int exit_code;
     uint64_t began_ms, look_ms; /* look_ms: when something is due; 0: nothing is */
     struct channel_message *message;
+    char title[128];            /* what ps shows */
 };
 
 /* --- master.c */

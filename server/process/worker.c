@@ -9,9 +9,11 @@
 #include "server/process/worker.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -31,6 +33,7 @@
 #include "server/process/scoreboard.h"
 #include "server/process/title.h"
 
+#define LISTENERS_POLLED 32
 #define ENDING_QUIET_MS 50 /* so long nothing was accepted: the backlog is empty */
 #define ENDING_MAX_MS 500  /* newcomers cannot keep a leaving worker for longer */
 
@@ -146,6 +149,30 @@ static void show_state(const struct inherit *inherit, const char *state)
               settings_name(inherit->settings));
 }
 
+/* "1 204 req" */
+static void put_count(char *to, size_t size, uint64_t count)
+{
+    char digits[24];
+    int len = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)count);
+    size_t at = 0;
+    for (int i = 0; i < len && at + 6 < size; i++) {
+        to[at++] = digits[i];
+        if (i + 1 < len && (len - i - 1) % 3 == 0)
+            to[at++] = ' ';
+    }
+    snprintf(to + at, size - at, " req");
+}
+
+void worker_show(struct worker *worker, uint64_t requests)
+{
+    char state[64] = "";
+    size_t at = 0;
+    if (worker_draining(worker))
+        at = (size_t)snprintf(state, sizeof(state), "draining, ");
+    put_count(state + at, sizeof(state) - at, requests);
+    show_state(worker->inherit, state);
+}
+
 /* --- leaving -------------------------------------------------------------------------------------------------- */
 
 static void worker_left(struct worker *worker)
@@ -202,7 +229,7 @@ static void worker_drain(struct worker *worker, bool last)
     worker->state = WORKER_ENDING;
     atomic_store(&worker->inherit->slot->state, SLOT_DRAINING);
     balance_count(&worker->balance, false);
-    show_state(worker->inherit, "draining");
+    worker_show(worker, tally_get(&worker->inherit->slot->tally.requests));
     if (!last)
         stop_accepting(worker);
     worker->ending_until_ms = loop_now_ms(worker->loop) + ENDING_MAX_MS;
@@ -369,7 +396,7 @@ void worker_ready(struct worker *worker)
     handover_start(&worker->handover);
     atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
     atomic_store(&worker->inherit->slot->state, SLOT_READY);
-    show_state(worker->inherit, "ready");
+    worker_show(worker, 0);
     channel_send(worker->inherit->channel, CHANNEL_READY, NULL, 0, NULL, 0);
 }
 
@@ -383,6 +410,15 @@ void worker_failed(const struct inherit *inherit, int exit_code, const char *mes
 void worker_load(struct worker *worker, uint32_t load)
 {
     balance_load(&worker->balance, load);
+}
+
+bool worker_awaited(const struct worker *worker)
+{
+    struct pollfd polled[LISTENERS_POLLED];
+    int count = 0;
+    for (int i = 0; i < worker->inherit->listener_count && count < LISTENERS_POLLED; i++)
+        polled[count++] = (struct pollfd){ .fd = worker->inherit->listeners[i], .events = POLLIN };
+    return poll(polled, (nfds_t)count, 0) > 0;
 }
 
 void worker_accept(struct worker *worker, bool enabled)

@@ -54,6 +54,10 @@ void worker_load(struct worker *worker, uint32_t load);
 /* Gives an idle connection to whichever sibling takes it first; see exchange_send(). Also EXCHANGE_SHUT: it is switched off, or
  * nobody could take it. */
 enum exchange_result worker_hand_over(struct worker *worker, int listener, const struct parcel *parcel);
+/* Somebody waits to be accepted. */
+bool worker_awaited(const struct worker *worker);
+/* Now and then: how many requests it has served, for what ps shows. */
+void worker_show(struct worker *worker, uint64_t requests);
 /* Pause and go on accepting, and taking over (no room for more connections). */
 void worker_accept(struct worker *worker, bool enabled);
 /* A request may be overdue after so long already: the master is to look in time. */
