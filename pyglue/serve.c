@@ -111,16 +111,21 @@ static void set_accepting(struct serving *s, bool accepting)
     worker_accept(s->worker, accepting);
 }
 
-static void on_accept(void *arg, int listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
+static void look_for_room(struct serving *s)
 {
-    struct serving *s = arg;
-    http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
-    publish_load(s);
     if (http_server_has_room(s->http))
         return;
     set_accepting(s, false);
     if (s->full.due_ms == 0)
         coarse_timer_arm(s->runtime->loop, &s->full, CROWD_LOOK_MS);
+}
+
+static void on_accept(void *arg, int listener, int fd, const struct sockaddr *peer, socklen_t peer_len)
+{
+    struct serving *s = arg;
+    http_server_accept(s->http, fd, peer, peer_len, &s->endpoints[listener]);
+    publish_load(s);
+    look_for_room(s);
 }
 
 /* All places are taken: now and then it is looked whether anybody waits for one. */
@@ -145,8 +150,7 @@ static void on_take(void *arg, int listener, const struct parcel *parcel)
 {
     struct serving *s = arg;
     http_server_take(s->http, parcel, &s->endpoints[listener]);
-    if (!http_server_has_room(s->http))
-        set_accepting(s, false);
+    look_for_room(s);
 }
 
 static enum hand_over_result hand_over(void *arg, const struct parcel *parcel, const struct endpoint *local)

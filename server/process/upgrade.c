@@ -142,6 +142,13 @@ static void hear_successor(struct master *master)
         close_channel(&upgrade->to_successor);
 }
 
+/* No other serves what comes: whether anybody is ready counts from now on. */
+static void be_alone(struct master *master)
+{
+    master->listeners.shared = false;
+    master->last_ready_ms = clock_ms();
+}
+
 static void log_end_of_successor(const struct master *master, const siginfo_t *death, const char *description)
 {
     bool well = death->si_code == CLD_EXITED && death->si_status == 0;
@@ -161,7 +168,7 @@ bool upgrade_reap(struct master *master, const siginfo_t *death, const char *des
     log_end_of_successor(master, death, description);
     upgrade->successor = 0;
     close_channel(&upgrade->to_successor);
-    master->listeners.shared = false;
+    be_alone(master);
     if (!master->stopping)
         notify_take_back(master->notify, "The new master has ended: the old one serves on");
     if (master->parked)
@@ -235,7 +242,7 @@ static void on_predecessors_end(struct master *master)
     log_info("The old master %d has ended: this one has taken over", (int)upgrade->predecessor);
     close_channel(&upgrade->to_predecessor);
     upgrade->predecessor = 0;
-    master->listeners.shared = false;
+    be_alone(master);
     master_take_names(master);
     notify_mute(master->notify, false);
 }
