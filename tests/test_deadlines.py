@@ -13,7 +13,7 @@ from support.raw_client import RawClient
 from support.server import Server, alive, wait_until
 
 APPS = Path(__file__).parent / "apps"
-LIMIT = 0.7  # s
+LIMIT = 0.5  # s
 
 pytestmark = pytest.mark.sanitized
 
@@ -197,9 +197,7 @@ def test_wsgi_is_answered_and_replaced(wsgi: Server) -> None:
         assert response.status == 504
         assert response["connection"] == "close"
         assert client.rest() == b""
-    wsgi.wait_log(
-        r"Request timed out after \d\.\d s .*: GET /handles_exceptions\?a from 127\.0\.0\.1: answered with 504"
-    )
+    wsgi.wait_log(r"Request timed out after \d\.\d s .*: GET /handles_exceptions\?a from 127\.0\.0\.1: answered")
     wsgi.wait_log("finally")
     found = wsgi.wait_log(r"(?s)The request that timed out was here: GET /handles_exceptions\?a\n(.*?)RequestTimeout")
     assert "in wsgi_handles_exceptions" in found[0].group(1)
@@ -265,12 +263,10 @@ def test_wsgi_shortens(mode: str) -> None:
 
 def test_wsgi_interruption_hits_no_other_request(wsgi: Server) -> None:
     """Requests end all around the time of their limit, on threads that serve others at once."""
-    with RawClient(wsgi.connect()) as client:
-        for i in range(8):
-            client.request("GET", f"/waits?s={LIMIT - 0.02 + 0.005 * i:.3f}")
-            if client.response().status != 200:
-                client.close()
-                client.__init__(wsgi.connect())
+    for i in range(8):
+        with asked(wsgi, f"/waits?s={LIMIT - 0.02 + 0.005 * i:.3f}") as client:
+            assert client.response().status in (200, 504)
+        with RawClient(wsgi.connect()) as client:
             for _ in range(20):
                 client.request("GET", "/")
                 assert client.response().body == b"hello"
@@ -284,3 +280,93 @@ def test_wsgi_in_the_queue_is_answered_and_dropped() -> None:
         server.wait_log("it reads", count=2)
         waiting = stack.enter_context(asked(server, "/queued"))
         assert waiting.response().status == 504
+
+
+# --- the hard limit, and timeout for calls in threads
+
+
+def wait_killed(server: Server, worker: int, line: str, by: str = "--request-timeout, --request-timeout-grace") -> str:
+    """The worker dies, the log says why and what for, and another one serves. Returns what the log says of it."""
+    why = rf"Worker {worker} was still at a request after \d+\.\d s \({by}\): killed\. It was {re.escape(line)}"
+    server.wait_log(why)
+    wait_until(lambda: not alive(worker), "the end of the worker")
+    report = re.search(rf"{why}\n((?: .*\n|\n)*)", server.log)
+    assert report is not None
+    server.wait_log("Booting worker", count=2)
+    wait_until(lambda: get(server, "/") == (200, b"hello"), "another worker to serve")
+    return report.group(1)
+
+
+HARD = ("--request-timeout-grace", "0.5")
+
+
+def test_asgi_that_swallows_is_killed_with_its_worker() -> None:
+    with serve("app", *HARD) as server, contextlib.ExitStack() as stack:
+        (worker,) = server.workers()
+        beside = stack.enter_context(offer(server, "/"))
+        assert beside.head().status == 101
+        swallowing = stack.enter_context(asked(server, "/swallows?a"))
+        other = stack.enter_context(asked(server, "/goes_on"))
+        assert swallowing.response().status == 504
+        report = wait_killed(server, worker, "GET /swallows?a")
+        assert other.rest() == b""
+        assert "lost with it" in report
+        assert "GET /goes_on from" in report
+        assert re.search(r"GET /swallows\?a from 127\.0\.0\.1:\d+, for \d", report)
+        assert "in swallows" in report, "the stacks of its tasks"
+
+
+def test_asgi_that_blocks_its_loop_is_killed() -> None:
+    with serve("app", *HARD) as server:
+        (worker,) = server.workers()
+        with asked(server, "/blocks") as client:
+            report = wait_killed(server, worker, "GET /blocks")
+            assert client.rest() == b""
+        assert "in blocks" in report
+
+
+def test_a_shorter_limit_of_the_application_is_enforced_too() -> None:
+    with serve("app", *HARD, limit=3600) as server:
+        (worker,) = server.workers()
+        assert get(server, "/shortens_and_swallows")[0] == 504
+        wait_killed(server, worker, "GET /shortens_and_swallows")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wsgi_that_swallows_is_killed(mode: str) -> None:
+    with serve("wsgi", *MODES[mode], *HARD) as server:
+        (worker,) = server.workers()
+        assert get(server, "/swallows")[0] == 504
+        server.wait_log("swallowed")
+        assert "in wsgi_swallows" in wait_killed(server, worker, "GET /swallows")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_wsgi_that_never_comes_back_is_killed(mode: str) -> None:
+    """The master needs nothing of the worker."""
+    with serve("wsgi", *MODES[mode], *HARD) as server:
+        (worker,) = server.workers()
+        with asked(server, "/never_comes_back") as client:
+            report = wait_killed(server, worker, "GET /never_comes_back")
+            assert client.rest().startswith(b"" if mode == "inline" else b"HTTP/1.1 504 ")
+        assert "in wsgi_never_comes_back" in report
+
+
+def test_a_worker_that_leaves_is_spared_for_its_other_requests() -> None:
+    """After the soft limit it is replaced; what it still serves is not lost to the hard one."""
+    with serve("wsgi", "--threads", "2", *HARD, "--graceful-timeout", "30") as server, contextlib.ExitStack() as stack:
+        (worker,) = server.workers()
+        stuck = stack.enter_context(asked(server, "/reads"))
+        server.wait_log("it reads")
+        assert stuck.response().status == 504
+        other = stack.enter_context(asked(server, "/extends?2"))
+        assert other.response().body == b"extended"
+        wait_until(lambda: not alive(worker), "the end of the worker")
+
+
+def test_timeout_bounds_calls_in_threads() -> None:
+    with Server("deadline_apps:wsgi", "--threads", "2", "--timeout", "1", cwd=APPS) as server:
+        (worker,) = server.workers()
+        with asked(server, "/reads") as client:
+            assert "in wsgi_reads" in wait_killed(server, worker, "GET /reads", "--timeout")
+            assert client.rest() == b""

@@ -52,11 +52,22 @@ static int64_t draw_lifetime(const struct settings *settings)
            (int64_t)(random % ((uint64_t)settings->max_worker_lifetime_jitter_ms + 1));
 }
 
+/* The least time in which one can be overdue for the master, unless the application sets it a limit of its own. */
+static int64_t least_request_limit(const struct settings *settings)
+{
+    bool dies = settings->request_timeout_ms > 0 && settings->request_timeout_grace_ms > 0;
+    int64_t soft_ms = dies ? settings->request_timeout_ms + settings->request_timeout_grace_ms : 0;
+    int64_t call_ms = settings->threads > 1 ? settings->timeout_ms : 0;
+    return soft_ms == 0 || (call_ms > 0 && call_ms < soft_ms) ? call_ms : soft_ms;
+}
+
 static void take_limits(struct worker_handle *worker, const struct settings *settings)
 {
     worker->boot_timeout_ms = settings->boot_timeout_ms;
     worker->turn_timeout_ms = settings->timeout_ms;
     worker->graceful_timeout_ms = settings->graceful_timeout_ms;
+    worker->request_limit_ms = least_request_limit(settings);
+    worker->request_grace_ms = settings->request_timeout_grace_ms;
     worker->lifetime_ms = draw_lifetime(settings);
     worker->scaled = settings->workers_max > 0;
     worker->memory_bytes = settings->max_worker_memory;

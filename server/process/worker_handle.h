@@ -38,6 +38,8 @@ struct worker_handle {
     _Atomic uint32_t *load;                                        /* in the scoreboard */
     uint32_t slot_index, generation, age;                          /* age: a running number */
     int64_t boot_timeout_ms, turn_timeout_ms, graceful_timeout_ms; /* its generation's settings; 0: no limit */
+    int64_t request_limit_ms;                                      /* none is killed sooner; 0: never for a request */
+    int64_t request_grace_ms;                                      /* … which its own limit has that much earlier */
     int64_t lifetime_ms;                                           /* with its jitter; 0: no limit */
     bool scaled;                                                   /* by busyness: somebody watches it */
     int64_t memory_bytes, memory_hard_bytes;                       /* 0: no limit */

@@ -18,6 +18,7 @@
 #include "server/process/worker_handle.h"
 
 #define MEMORY_LOOK_MS 1000 /* how often the memory is looked at, where it has a limit */
+#define SPARED_MS 1000      /* when one that has others' requests too is looked at again */
 #define REPORT_EVERY_MS 1000 /* of slow requests: no more often, each then tells of several */
 #define QUIET_MS 30000      /* left alone after so long, where `timeout` says nothing */
 
@@ -44,7 +45,9 @@ static uint64_t check_waiting(struct worker_handle *worker, uint64_t limit_ms, u
 static uint64_t look_again_ms(const struct worker_handle *worker)
 {
     uint64_t limit_ms = worker->turn_timeout_ms > 0 ? (uint64_t)worker->turn_timeout_ms : QUIET_MS;
-    return earlier(limit_ms, (uint64_t)worker->slow_request_ms);
+    limit_ms = earlier(limit_ms, (uint64_t)worker->slow_request_ms);
+    limit_ms = earlier(limit_ms, (uint64_t)worker->request_limit_ms);
+    return earlier(limit_ms, atomic_load(&worker->slot->request_limit_ms));
 }
 
 /* When to look again; 0: it is left alone, or being killed. */
@@ -114,6 +117,57 @@ static uint64_t check_requests(struct worker_handle *worker, uint64_t now_ms)
         return next_ms;
     report_slow(worker, &oldest, count, now_ms);
     return worker->report->due_ms;
+}
+
+/* --- requests that have had their time, and the time to give up ---------------------------------------------------- */
+
+static bool is_overdue(const struct inflight_view *view, uint64_t now_ms)
+{
+    return view->hard_ms > 0 && now_ms >= view->hard_ms;
+}
+
+/* When the next one will be; 0: none. *overdue is one that is; *others: how many of the rest are being served. */
+static uint64_t find_overdue(const struct worker_handle *worker, uint64_t now_ms, struct inflight_view *overdue,
+                             uint32_t *others)
+{
+    uint64_t next_ms = 0;
+    struct inflight_view view;
+    for (uint32_t i = 0; i < inflight_used(worker->inflight); i++) {
+        if (!inflight_read(worker->inflight, i, &view))
+            continue;
+        if (is_overdue(&view, now_ms)) {
+            *overdue = view;
+            continue;
+        }
+        next_ms = earlier(next_ms, view.hard_ms);
+        *others += view.state == INFLIGHT_SERVING;
+    }
+    return next_ms;
+}
+
+static void kill_for(struct worker_handle *worker, const struct inflight_view *view, uint64_t now_ms)
+{
+    bool had_grace = view->soft_ms > 0 && view->hard_ms == view->soft_ms + (uint64_t)worker->request_grace_ms;
+    report_kill(worker, "Worker %d was still at a request after %.1f s (%s): killed. It was %s%s", (int)worker->pid,
+                (double)(now_ms - view->began_ns / 1000000) / 1e3,
+                had_grace ? "--request-timeout, --request-timeout-grace" : "--timeout", view->line,
+                view->truncated ? "..." : "");
+}
+
+/* One that leaves takes nobody new: it is spared for the others' sake, until graceful_timeout ends it. */
+static uint64_t check_overdue(struct worker_handle *worker, uint64_t now_ms)
+{
+    struct inflight_view overdue = { 0 };
+    uint32_t others = 0;
+    if (worker->request_limit_ms == 0)
+        return 0;
+    uint64_t next_ms = find_overdue(worker, now_ms, &overdue, &others);
+    if (overdue.id == 0)
+        return next_ms;
+    if (worker->state == WORKER_HANDLE_RETIRING && others > 0)
+        return now_ms + SPARED_MS;
+    kill_for(worker, &overdue, now_ms);
+    return 0;
 }
 
 /* --- a kill that cannot wait for a report ------------------------------------------------------------------------ */
@@ -203,7 +257,7 @@ static void kill_overdue(struct worker_handle *worker)
 static bool has_limits(const struct worker_handle *worker)
 {
     return worker->turn_timeout_ms > 0 || worker->memory_bytes > 0 || worker->memory_hard_bytes > 0 ||
-           worker->slow_request_ms > 0 || worker->scaled;
+           worker->slow_request_ms > 0 || worker->request_limit_ms > 0 || worker->scaled;
 }
 
 /* Memory is looked at as long as there are turns: without them it does not grow. */
@@ -212,6 +266,8 @@ static uint64_t check_ready(struct worker_handle *worker, uint64_t now_ms)
     uint64_t turn_ms = has_limits(worker) ? check_turn(worker, now_ms) : 0, look_ms = turn_ms;
     if (turn_ms > 0)
         look_ms = earlier(look_ms, check_memory(worker, now_ms));
+    if (worker->state == WORKER_HANDLE_READY)
+        look_ms = earlier(look_ms, check_overdue(worker, now_ms));
     if (worker->slow_request_ms > 0 && worker->state == WORKER_HANDLE_READY)
         look_ms = earlier(look_ms, check_requests(worker, now_ms));
     if (worker->state == WORKER_HANDLE_READY)
@@ -223,8 +279,9 @@ uint64_t worker_handle_check(struct worker_handle *worker, uint64_t now_ms)
 {
     if (worker->state == WORKER_HANDLE_READY)
         return check_ready(worker, now_ms);
+    uint64_t look_ms = worker->state == WORKER_HANDLE_RETIRING ? check_overdue(worker, now_ms) : 0;
     if (worker->due_ms == 0 || now_ms < worker->due_ms)
-        return worker->due_ms;
+        return earlier(worker->due_ms, look_ms);
     if (worker->state != WORKER_HANDLE_SPAWNING)
         kill_overdue(worker);
     return 0;

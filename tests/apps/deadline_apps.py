@@ -1,8 +1,10 @@
-"""Applications that take too long, in all the ways there are. What they do afterwards they print, for the server's log."""
+"""Applications that take too long, in all the ways there are. What they do then they print, for the server's log."""
 
 from __future__ import annotations
 
 import asyncio
+import collections
+import itertools
 import socket
 import sys
 import threading
@@ -14,10 +16,22 @@ from urllib.parse import parse_qs
 import licorne
 
 LONG = 600.0
-PAIR = socket.socketpair()  # nothing ever comes
-
 Scope = dict[str, Any]
 Call = Callable[..., Any]
+PAIR = socket.socketpair()  # nothing ever comes
+
+ROUTES: dict[str, Call] = {}
+WSGI_ROUTES: dict[str, Call] = {}
+
+
+def asgi_route(app: Call) -> Call:
+    ROUTES[f"/{app.__name__}"] = app
+    return app
+
+
+def wsgi_route(app: Call) -> Call:
+    WSGI_ROUTES[f"/{app.__name__.removeprefix('wsgi_')}"] = app
+    return app
 
 
 def say(*words: object) -> None:
@@ -33,6 +47,7 @@ async def answer(send: Call, body: bytes, status: int = 200) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+@asgi_route
 async def sleeps(scope: Scope, receive: Call, send: Call) -> None:
     try:
         await asyncio.sleep(LONG)
@@ -46,11 +61,13 @@ async def sleeps(scope: Scope, receive: Call, send: Call) -> None:
             say("finally", type(error).__name__)
 
 
+@asgi_route
 async def says_hello_and_sleeps(scope: Scope, receive: Call, send: Call) -> None:
     say("it has begun")
     await asyncio.sleep(LONG)
 
 
+@asgi_route
 async def receives(scope: Scope, receive: Call, send: Call) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
@@ -58,6 +75,7 @@ async def receives(scope: Scope, receive: Call, send: Call) -> None:
     await asyncio.sleep(LONG)
 
 
+@asgi_route
 async def swallows(scope: Scope, receive: Call, send: Call) -> None:
     while True:
         try:
@@ -66,6 +84,19 @@ async def swallows(scope: Scope, receive: Call, send: Call) -> None:
             say("swallowed")
 
 
+@asgi_route
+async def shortens_and_swallows(scope: Scope, receive: Call, send: Call) -> None:
+    scope["extensions"]["licorne.deadline"].set(0.2)
+    await swallows(scope, receive, send)
+
+
+@asgi_route
+async def blocks(scope: Scope, receive: Call, send: Call) -> None:
+    say("it blocks")
+    time.sleep(LONG)  # noqa: ASYNC251
+
+
+@asgi_route
 async def gives_in(scope: Scope, receive: Call, send: Call) -> None:
     try:
         await asyncio.sleep(LONG)
@@ -73,6 +104,7 @@ async def gives_in(scope: Scope, receive: Call, send: Call) -> None:
         say("gave in")
 
 
+@asgi_route
 async def streams(scope: Scope, receive: Call, send: Call) -> None:
     headers = [(b"content-length", b"1000")] if b"length" in scope["query_string"] else []
     await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -83,6 +115,7 @@ async def streams(scope: Scope, receive: Call, send: Call) -> None:
         say("stream ended")
 
 
+@asgi_route
 async def extends(scope: Scope, receive: Call, send: Call) -> None:
     deadline = scope["extensions"]["licorne.deadline"]
     before = deadline.remaining()
@@ -94,6 +127,7 @@ async def extends(scope: Scope, receive: Call, send: Call) -> None:
     say("left at the end:", deadline.remaining())
 
 
+@asgi_route
 async def unlimited(scope: Scope, receive: Call, send: Call) -> None:
     deadline = scope["extensions"]["licorne.deadline"]
     before = deadline.remaining()
@@ -103,11 +137,19 @@ async def unlimited(scope: Scope, receive: Call, send: Call) -> None:
     await answer(send, repr(deadline).encode())
 
 
+@asgi_route
+async def goes_on(scope: Scope, receive: Call, send: Call) -> None:
+    scope["extensions"]["licorne.deadline"].set(None)
+    await asyncio.sleep(LONG)
+
+
+@asgi_route
 async def shortens(scope: Scope, receive: Call, send: Call) -> None:
     scope["extensions"]["licorne.deadline"].set(0.2)
     await asyncio.sleep(LONG)
 
 
+@asgi_route
 async def refused(scope: Scope, receive: Call, send: Call) -> None:
     deadline = scope["extensions"]["licorne.deadline"]
     said = []
@@ -119,6 +161,7 @@ async def refused(scope: Scope, receive: Call, send: Call) -> None:
     await answer(send, " ".join(said).encode())
 
 
+@asgi_route
 async def background(scope: Scope, receive: Call, send: Call) -> None:
     left = scope["extensions"]["licorne.deadline"].remaining()
     await answer(send, b"complete")
@@ -130,6 +173,7 @@ async def hello(scope: Scope, receive: Call, send: Call) -> None:
     await answer(send, b"hello")
 
 
+@asgi_route
 async def waits(scope: Scope, receive: Call, send: Call) -> None:
     """As long as it is told to, within its limit."""
     await asyncio.sleep(float(scope["query_string"]))
@@ -148,14 +192,6 @@ async def websocket(scope: Scope, receive: Call, send: Call) -> None:
         await send({"type": "websocket.send", "text": event["text"]})
 
 
-ROUTES = {
-    f"/{app.__name__}": app
-    for app in (
-        sleeps, says_hello_and_sleeps, receives, swallows, gives_in, streams, extends, unlimited, shortens, refused, background, waits,
-    )
-}  # fmt: skip
-
-
 async def app(scope: Scope, receive: Call, send: Call) -> None:
     if scope["type"] == "websocket":
         await websocket(scope, receive, send)
@@ -172,38 +208,45 @@ async def without(scope: Scope, receive: Call, send: Call) -> None:
 Environ = dict[str, Any]
 
 
+@wsgi_route
 def wsgi_sleeps(environ: Environ, start: Call) -> list[bytes]:
     time.sleep(LONG)
     return []
 
 
+@wsgi_route
 def wsgi_spins(environ: Environ, start: Call) -> list[bytes]:
     while True:
         pass
 
 
+@wsgi_route
 def wsgi_reads(environ: Environ, start: Call) -> list[bytes]:
     say("it reads")
     PAIR[0].recv(1)
     return []
 
 
+@wsgi_route
 def wsgi_waits_for_a_lock(environ: Environ, start: Call) -> list[bytes]:
     threading.Lock().acquire() and threading.Event().wait()
     return []
 
 
+@wsgi_route
 def wsgi_reads_body(environ: Environ, start: Call) -> list[bytes]:
     environ["wsgi.input"].read()
     return []
 
 
+@wsgi_route
 def wsgi_writes(environ: Environ, start: Call) -> Iterator[bytes]:
     start("200 OK", [])
     while True:
         yield bytes(1 << 20)
 
 
+@wsgi_route
 def wsgi_streams(environ: Environ, start: Call) -> Iterator[bytes]:
     start("200 OK", [("Content-Length", "1000")] if environ["QUERY_STRING"] == "length" else [])
     try:
@@ -213,6 +256,7 @@ def wsgi_streams(environ: Environ, start: Call) -> Iterator[bytes]:
         say("stream ended")
 
 
+@wsgi_route
 def wsgi_swallows(environ: Environ, start: Call) -> list[bytes]:
     while True:
         try:
@@ -222,6 +266,15 @@ def wsgi_swallows(environ: Environ, start: Call) -> list[bytes]:
             say("swallowed")
 
 
+@wsgi_route
+def wsgi_never_comes_back(environ: Environ, start: Call) -> list[bytes]:
+    """C code that holds the GIL and does not ask for signals."""
+    say("it has begun")
+    collections.deque(itertools.repeat(None), maxlen=0)
+    return []
+
+
+@wsgi_route
 def wsgi_handles_exceptions(environ: Environ, start: Call) -> list[bytes]:
     """As frameworks do: every Exception becomes a page."""
     try:
@@ -234,22 +287,25 @@ def wsgi_handles_exceptions(environ: Environ, start: Call) -> list[bytes]:
         say("finally")
 
 
+@wsgi_route
 def wsgi_extends(environ: Environ, start: Call) -> list[bytes]:
     deadline = environ["licorne.deadline"]
     before = deadline.remaining()
     after = deadline.extend(LONG)
     assert 0 < before < after <= before + LONG, (before, after)
-    time.sleep(before + 0.3)
+    time.sleep(before + float(environ["QUERY_STRING"] or 0.3))
     start("200 OK", [])
     return [b"extended"]
 
 
+@wsgi_route
 def wsgi_shortens(environ: Environ, start: Call) -> list[bytes]:
     environ["licorne.deadline"].set(0.2)
     while True:
         time.sleep(0.01)
 
 
+@wsgi_route
 def wsgi_waits(environ: Environ, start: Call) -> list[bytes]:
     time.sleep(float(parse_qs(environ["QUERY_STRING"])["s"][0]))
     start("200 OK", [])
@@ -259,15 +315,6 @@ def wsgi_waits(environ: Environ, start: Call) -> list[bytes]:
 def wsgi_hello(environ: Environ, start: Call) -> list[bytes]:
     start("200 OK", [])
     return [b"hello"]
-
-
-WSGI_ROUTES = {
-    f"/{app.__name__.removeprefix('wsgi_')}": app
-    for app in (
-        wsgi_sleeps, wsgi_spins, wsgi_reads, wsgi_waits_for_a_lock, wsgi_reads_body, wsgi_writes, wsgi_streams,
-        wsgi_swallows, wsgi_handles_exceptions, wsgi_extends, wsgi_shortens, wsgi_waits,
-    )
-}  # fmt: skip
 
 
 def wsgi(environ: Environ, start: Call) -> Any:
