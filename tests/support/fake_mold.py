@@ -23,8 +23,8 @@ import sys
 import time
 from pathlib import Path
 
-HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, EVENT, AWAKE = range(1, 13)
-VERSION = 4
+HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, EVENT, LOG, AWAKE = range(1, 14)
+VERSION = 5
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
