@@ -134,7 +134,9 @@ def test_bad_headers_are_refused(folder, header):
 
 def test_limit_concurrency(folder):
     (folder / "web.py").write_text(
-        APP.replace("    said", '    if scope["path"] == "/wait":\n        await receive(), await receive()\n    said', 1)
+        APP.replace(
+            "    said", '    if scope["path"] == "/wait":\n        await receive(), await receive()\n    said', 1
+        )
     )
     with Server("web:app", "--limit-concurrency", "2", cwd=folder) as server:
         with server.connect() as first, server.connect() as second:
