@@ -44,9 +44,10 @@ static struct {
     _Atomic int progress;      /* enum progress */
     atomic_bool witnessed;     /* there is a witness that waits for the GIL, perhaps since the last dump */
     sem_t wanted;              /* the helper sleeps here */
+    pthread_mutex_t lock;      /* while the helper begins or ends */
     pthread_t helper;
     atomic_bool asleep, ends;  /* there is a helper; it is to end */
-} dump = { .memfd = -1 };
+} dump = { .memfd = -1, .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* ---- the two threads -------------------------------------------------------------------------------------------- */
 
@@ -167,21 +168,26 @@ void dump_renew(void)
 {
     if (dump.deliver == NULL || atomic_load(&dump.asleep))
         return;
+    pthread_mutex_lock(&dump.lock);
     atomic_store(&dump.ends, false);
     atomic_store(&dump.asleep, start_thread(&dump.helper, helper));
+    pthread_mutex_unlock(&dump.lock);
 }
 
 /* ---- forks ------------------------------------------------------------------------------------------------------ */
 
-/* Where the loop's thread is when it forks, with the GIL: the helper that is at work gives up waiting for it. */
+/* By any thread, which may have the GIL: a helper that is at work gives up waiting for it. */
 static void before_fork(void)
 {
-    if (getpid() != dump.owner || !atomic_load(&dump.asleep))
+    if (getpid() != dump.owner)
         return;
-    atomic_store(&dump.asleep, false);
-    atomic_store(&dump.ends, true);
-    sem_post(&dump.wanted);
-    pthread_join(dump.helper, NULL);
+    pthread_mutex_lock(&dump.lock);
+    if (atomic_exchange(&dump.asleep, false)) {
+        atomic_store(&dump.ends, true);
+        sem_post(&dump.wanted);
+        pthread_join(dump.helper, NULL);
+    }
+    pthread_mutex_unlock(&dump.lock);
 }
 
 /* ---- the signal ------------------------------------------------------------------------------------------------- */

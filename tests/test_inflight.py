@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support.raw_websocket import WebSocket
 from support.server import Server, command, wait_until
 from support.wsgi_probe import Fifo
 
@@ -28,6 +29,9 @@ async def pause():
     await gate.wait()
 
 async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.accept"})
+        await pause()
     if scope["type"] != "http":
         return
     what = scope["path"].partition("/")[2].split("/")[0]
@@ -37,6 +41,8 @@ async def app(scope, receive, send):
         await pause()
     if what == "block":
         await asyncio.sleep(0)
+        open(os.environ["FIFO"]).close()
+    if what == "first":
         open(os.environ["FIFO"]).close()
     if what == "regex":
         re.match("(a+)+b", "a" * 64)
@@ -260,6 +266,24 @@ def test_a_worker_that_has_forked_tells_still(folder: Path) -> None:
         assert workers(folder)[0]["in_flight"] == 1
         assert "Task serves GET /wait" in ctl(folder, "dump", "1")
         get(server, "/go")
+
+
+def test_a_first_step_that_blocks_is_named(folder: Path) -> None:
+    with serve(folder, "a:app") as server, asking(server, "/first") as client:
+        wait_current(folder, "GET /first")
+        dump = ctl(folder, "dump", "1")
+        assert re.search(r"Task serves GET /first, runs now .*\n +File .*a\.py\", line \d+ in app\n", dump), dump
+        go_on(folder)
+        assert answer(client).endswith("ok")
+
+
+def test_a_websocket_is_named_in_a_dump(folder: Path) -> None:
+    with serve(folder, "a:app") as server, WebSocket(server.connect()) as client:
+        client.open("/chat/7")
+        dump = ctl(folder, "dump", "1")
+        assert re.search(
+            r"Task serves WebSocket /chat/7 \(most recent call first\):\n(?: .*\n)* .* in pause\n", dump
+        ), dump
 
 
 # --- slow_request

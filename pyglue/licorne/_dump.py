@@ -10,6 +10,7 @@ from typing import Any
 from licorne import _asgi
 
 TASKS_MAX = 100
+TASK_NAME = "licorne-request"  # as asgi_runtime.c has it
 DEPTH_MAX = 50
 
 KNOWN = {"licorne._core.Awaitable": "receive() or send()", "_asyncio.FutureIter": "an asyncio.Future"}
@@ -26,7 +27,7 @@ def tasks(known: tuple[asyncio.AbstractEventLoop, Requests]) -> str:
     everything = [task for task, _ in requests] + others
     lines = [""]
     for task in everything[:TASKS_MAX]:
-        lines.append(_title(task, serving.get(id(task)), task is asyncio.current_task(loop)))
+        lines.append(_title(task, serving.get(id(task)) or _request(task), task is asyncio.current_task(loop)))
         lines += _stack(task)
     if len(everything) > TASKS_MAX:
         lines.append(f"and {len(everything) - TASKS_MAX} more tasks")
@@ -36,6 +37,18 @@ def tasks(known: tuple[asyncio.AbstractEventLoop, Requests]) -> str:
 def _is_ours(task: asyncio.Task[Any]) -> bool:
     """The root task, which waits as long as the worker serves."""
     return getattr(task.get_coro(), "cr_code", None) is _asgi.serve.__code__
+
+
+def _request(task: asyncio.Task[Any]) -> str | None:
+    """What it serves, by the application's scope: of a WebSocket, whose request is over once it is accepted, and of a
+    request whose first step has not ended."""
+    frame = getattr(task.get_coro(), "cr_frame", None)
+    if frame is None or task.get_name() != TASK_NAME:
+        return None
+    arguments = (frame.f_locals.get(name) for name in frame.f_code.co_varnames[: frame.f_code.co_argcount])
+    scope = next((value for value in arguments if isinstance(value, dict) and "asgi" in value), {})
+    kind = "WebSocket" if scope.get("type") == "websocket" else scope.get("method")
+    return f"{kind} {scope.get('path')}" if kind else None
 
 
 def _title(task: asyncio.Task[Any], request: str | None, runs: bool) -> str:
