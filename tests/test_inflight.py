@@ -21,7 +21,7 @@ from support.server import Server, command, wait_until
 from support.wsgi_probe import Fifo
 
 ASGI = """
-import asyncio, os, re, time
+import asyncio, os, re, warnings
 
 gate = asyncio.Event()
 
@@ -49,6 +49,7 @@ async def app(scope, receive, send):
     if what == "die":
         os.kill(os.getpid(), 9)
     if what == "fork":
+        warnings.simplefilter("error")  # of threads, from Python 3.12 on
         child = os.fork()
         if child == 0:
             os._exit(0)
