@@ -20,7 +20,7 @@ import pytest
 from support.server import Server, alive, command, process_state, wait_until
 
 APP = """
-import json, multiprocessing, os, re, resource, signal, subprocess, sys, threading, time
+import atexit, json, multiprocessing, os, re, resource, signal, subprocess, sys, threading, time
 
 def info(environ):
     return {"pid": os.getpid(), "ppid": os.getppid(), "cwd": os.getcwd(), "path": sys.path[:2],
@@ -76,6 +76,9 @@ def join(environ):
     thread = threading.Thread(target=helper, daemon=True)
     thread.start()
     thread.join()
+
+def crash_at_exit(environ):
+    atexit.register(os.kill, os.getpid(), signal.SIGSEGV)
 
 def abort(environ):
     os.abort()
@@ -307,6 +310,17 @@ def test_a_signal_to_the_process_and_its_group_counts_once(folder: Path) -> None
         assert server.stop(signal.SIGTERM) == 0
         thread.join()
         assert got == [pid]
+
+
+@pytest.mark.parametrize("retires", [True, False])
+def test_a_crash_at_the_end_is_an_error(folder: Path, retires: bool) -> None:
+    with Server("wsgi:app", "--boot-grace", "0", cwd=folder) as server:
+        get(server, "/crash_at_exit")
+        if retires:
+            server.send_signal(signal.SIGHUP)
+        else:
+            server.stop()
+        server.wait_log(r"\[ERROR\] Worker \d+ was killed by SIGSEGV at the age of .* s, while it was to end")
 
 
 def test_graceful_timeout(folder: Path) -> None:

@@ -56,11 +56,20 @@ static bool worker_was_to_go(const struct master *master, const struct worker_ha
            (worker->leaving && died_well(death));
 }
 
+/* By a signal that nobody of us has sent: a crash, or the kernel's killer. One of those that end a process on purpose may
+ * have gone to the whole group. */
+static bool has_crashed(const struct worker_handle *worker, const siginfo_t *death)
+{
+    int number = death->si_status;
+    bool ends = number == SIGTERM || number == SIGINT || number == SIGQUIT || number == SIGHUP;
+    return death->si_code != CLD_EXITED && worker->state != WORKER_HANDLE_DYING && !ends;
+}
+
 /* Nobody has said why: what it had in flight may be the reason, and is lost. */
-static void log_lost(const struct worker_handle *worker, const char *how, double age)
+static void log_lost(const struct worker_handle *worker, const char *how, double age, const char *then)
 {
     struct buf text = { 0 };
-    buf_printf(&text, "Worker %d %s at the age of %.1f s; it is replaced\n", (int)worker->pid, how, age);
+    buf_printf(&text, "Worker %d %s at the age of %.1f s%s\n", (int)worker->pid, how, age, then);
     report_requests(worker, "lost with it:", INFLIGHT_CELLS, &text);
     struct str all = buf_str(&text);
     log_block(-1, LOG_LEVEL_ERROR, (struct str){ all.p, all.len - 1 });
@@ -72,12 +81,14 @@ static void log_worker_death(const struct master *master, const struct worker_ha
     double age = seconds_since(worker->spawned_ms);
     if (worker->failed || worker->abandoned || (master->stopping && died_well(death)))
         log_debug("Worker %d %s at the age of %.1f s", (int)worker->pid, describe(death), age);
+    else if (worker_was_to_go(master, worker, death) && has_crashed(worker, death))
+        log_lost(worker, describe(death), age, ", while it was to end");
     else if (worker_was_to_go(master, worker, death) && died_well(death))
         log_info("Worker %d has left at the age of %.1f s", (int)worker->pid, age);
     else if (worker_was_to_go(master, worker, death))
         log_info("Worker %d %s at the age of %.1f s", (int)worker->pid, describe(death), age);
     else
-        log_lost(worker, describe(death), age);
+        log_lost(worker, describe(death), age, "; it is replaced");
 }
 
 static void note_left(struct master *master, const struct worker_handle *worker, const siginfo_t *death)
