@@ -352,7 +352,7 @@ static bool call_gc(const char *function, bool *truth)
 /* What each worker would import next is shared too, and a worker boots the sooner. */
 static void import_runtime(enum application_kind kind)
 {
-    static const char *const modules[] = { "licorne.loop", "licorne._asgi" };
+    static const char *const modules[] = { "licorne.loop", "licorne._asgi", "licorne._dump" };
     for (size_t i = 0; kind != APPLICATION_WSGI && i < sizeof(modules) / sizeof(modules[0]); i++) {
         PyObject *module = PyImport_ImportModule(modules[i]);
         if (module == NULL)

@@ -352,6 +352,25 @@ def test_the_mold_is_made_again_when_needed(fake_server: FakeServer) -> None:
         assert int(ask(server, "/pid")) != before
 
 
+def test_a_mold_may_die_at_any_time(fake_server: FakeServer) -> None:
+    """Of either generation, at different moments of a reload: the reload fails or not, and the server serves on."""
+    with fake_server("--workers", "2") as server:
+        for round in range(12):
+            server.send_signal(signal.SIGHUP)
+            time.sleep(0.012 * round)
+            for pid in set(server.processes()) - set(server.workers()) - {server.pid}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            server.wait_log(r"Reloaded: |The reload has failed", count=round + 1)
+            assert ask(server, "/pid").isdigit()
+        server.send_signal(signal.SIGTTIN)
+        wait_until(lambda: len(server.workers()) == 3)
+        server.send_signal(signal.SIGHUP)
+        number = server.wait_log(r"Reloading: generation (\d+)", count=13)[-1][1]
+        server.wait_log(f"Reloaded: generation {number}")
+        wait_until(lambda: len(server.processes()) == 5)
+
+
 def test_a_leaving_worker_serves_until_its_replacement_is_ready(fake_server: FakeServer) -> None:
     with fake_server() as server:
         before = int(ask(server, "/leave"))

@@ -312,6 +312,24 @@ def test_a_signal_to_the_process_and_its_group_counts_once(folder: Path) -> None
         assert got == [pid]
 
 
+def test_idle_connections_do_not_hold_the_end_up(folder: Path) -> None:
+    """Nor does a client that has got its last response and does not close: far less than its time limits."""
+    limits = ["--keep-alive", "100", "--linger-timeout", "100", "--header-timeout", "100"]
+    with Server("wsgi:app", *limits, "--graceful-timeout", "100", cwd=folder) as server:
+        idle, silent, last = server.connect(), server.connect(), server.connect()
+        idle.sendall(b"GET /slow?0 HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert idle.recv(4096).startswith(b"HTTP/1.1 200 ")
+        last.sendall(b"GET /slow?0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        wait_until(lambda: open_connections(server) >= 3)
+        server.send_signal(signal.SIGTERM)
+        assert idle.recv(4096) == b""
+        assert silent.recv(4096) == b""
+        assert b"connection: close" in last.recv(4096)
+        assert server.wait_exit() == 0
+        for client in (idle, silent, last):
+            client.close()
+
+
 @pytest.mark.parametrize("retires", [True, False])
 def test_a_crash_at_the_end_is_an_error(folder: Path, retires: bool) -> None:
     with Server("wsgi:app", "--boot-grace", "0", cwd=folder) as server:
