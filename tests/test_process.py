@@ -315,11 +315,11 @@ def test_a_signal_to_the_process_and_its_group_counts_once(folder: Path) -> None
 def test_idle_connections_do_not_hold_the_end_up(folder: Path) -> None:
     """Nor does a client that has got its last response and does not close: far less than its time limits."""
     limits = ["--keep-alive", "100", "--linger-timeout", "100", "--header-timeout", "100"]
-    with Server("wsgi:app", *limits, "--graceful-timeout", "100", cwd=folder) as server:
+    with Server("asgi:app", *limits, "--graceful-timeout", "100", cwd=folder) as server:
         idle, silent, last = server.connect(), server.connect(), server.connect()
-        idle.sendall(b"GET /slow?0 HTTP/1.1\r\nHost: a\r\n\r\n")
+        idle.sendall(b"GET /?0 HTTP/1.1\r\nHost: a\r\n\r\n")
         assert idle.recv(4096).startswith(b"HTTP/1.1 200 ")
-        last.sendall(b"GET /slow?0.5 HTTP/1.1\r\nHost: a\r\n\r\n")
+        last.sendall(b"GET /?1 HTTP/1.1\r\nHost: a\r\n\r\n")
         wait_until(lambda: open_connections(server) >= 3)
         server.send_signal(signal.SIGTERM)
         assert idle.recv(4096) == b""
