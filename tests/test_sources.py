@@ -133,11 +133,8 @@ def test_bad_headers_are_refused(folder, header):
 
 
 def test_limit_concurrency(folder):
-    (folder / "web.py").write_text(
-        APP.replace(
-            "    said", '    if scope["path"] == "/wait":\n        await receive(), await receive()\n    said', 1
-        )
-    )
+    waits = '    if scope["path"] == "/wait":\n        await receive(), await receive()\n'
+    (folder / "web.py").write_text(APP.replace("    said", waits + "    said", 1))
     with Server("web:app", "--limit-concurrency", "2", cwd=folder) as server:
         with server.connect() as first, server.connect() as second:
             for client in (first, second):
