@@ -507,6 +507,8 @@ bool settings_validate(struct settings *settings, struct buf *errors)
     good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
     good &= check_umask(settings, errors);
     good &= check_headers(settings, errors);
+    if (settings->reload && strcmp(settings_origin(settings, "boot_grace"), "default") == 0)
+        settings->boot_grace_ms = 0; /* who waits for the new code wants it at once */
     good &= check_bounds(settings, errors);
     good &= check_environment(settings, errors);
     return worker_class_check(settings, errors) && good;

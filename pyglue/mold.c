@@ -30,6 +30,7 @@
 #include "pyglue/pyexit.h"
 #include "pyglue/pylog.h"
 #include "pyglue/serve.h"
+#include "pyglue/sources.h"
 #include "pyglue/warmup.h"
 #include "server/base/mem.h"
 #include "server/process/channel.h"
@@ -388,6 +389,16 @@ static void freeze(struct mold *m)
     allocator_purge(); /* what was freed would be copied with its pages' first use */
 }
 
+static void tell_sources(const struct mold *m)
+{
+    struct buf text = { 0 };
+    if (!m->settings.reload)
+        return;
+    sources_list(&text);
+    channel_send(m->channel, CHANNEL_SOURCES, buf_str(&text).p, buf_len(&text), NULL, 0);
+    buf_done(&text);
+}
+
 static void say_loaded(const struct mold *m)
 {
     struct channel_loaded loaded = { .kind = "", .hooks = hooks_any(), .logs = (uint8_t)pylog_wants() };
@@ -635,6 +646,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     withstand_signals(); /* the application may have set its own */
     freeze(&mold);
     die_with_master(false);
+    tell_sources(&mold);
     say_loaded(&mold);
     obey_forever(&mold);
 }

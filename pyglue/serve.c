@@ -23,6 +23,7 @@
 #include "pyglue/pyexit.h"
 #include "pyglue/pylog.h"
 #include "pyglue/runtime.h"
+#include "pyglue/sources.h"
 #include "pyglue/warmup.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
@@ -274,6 +275,17 @@ bool serve_load(struct application *application, const struct settings *settings
     return application_load(application, &spec, message);
 }
 
+/* Before it can fail: the next change is what mends it. */
+static void tell_sources(const struct serving *s)
+{
+    struct buf text = { 0 };
+    if (!s->settings->reload)
+        return;
+    sources_list(&text);
+    worker_sources(s->inherit, buf_str(&text));
+    buf_done(&text);
+}
+
 /* What the import made lives as long as the worker: the collector need not look at it again and again. */
 static void freeze_heap(void)
 {
@@ -290,7 +302,9 @@ static void freeze_heap(void)
 static void load(struct serving *s, struct application *application)
 {
     struct buf message = { 0 };
-    if (!serve_load(application, s->settings, &message)) {
+    bool loaded = serve_load(application, s->settings, &message);
+    tell_sources(s);
+    if (!loaded) {
         buf_append(&message, "", 1);
         fail(s, EXIT_APP, buf_str(&message).p);
     }

@@ -14,6 +14,8 @@
 #include "server/base/log.h"
 #include "server/process/control.h"
 #include "server/process/master.h"
+#include "server/process/signals.h"
+#include "server/process/source_watch.h"
 #include "server/process/title.h"
 #include "server/process/upgrade.h"
 
@@ -119,6 +121,33 @@ static int daemonize(void)
     return pid < 0 ? -1 : to_null(STDIN_FILENO) || to_null(STDOUT_FILENO) || to_null(STDERR_FILENO);
 }
 
+/* False: nobody can tell. */
+static bool await_change(const struct settings *settings)
+{
+    const char *changed;
+    struct source_watch *watch = NULL;
+    signals_reset(); /* ^C ends it */
+    if (!settings->chdir || chdir(settings->chdir) == 0)
+        watch = source_watch_new(settings);
+    if (!watch)
+        return false;
+    log_info("Waiting for a change");
+    source_watch_wait(watch, &changed);
+    log_info("%s has changed", changed);
+    source_watch_free(watch);
+    return true;
+}
+
+/* --reload: what could not be started is started again when a file has changed. */
+static int serve_again_and_again(const struct settings *settings)
+{
+    int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), exit_code;
+    do
+        exit_code = fchdir(home) == 0 ? master_run(settings) : EXIT_CONFIG;
+    while (exit_code != EXIT_OK && fchdir(home) == 0 && await_change(settings));
+    return exit_code;
+}
+
 static int serve(const struct settings *settings, struct buf *errors)
 {
     if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
@@ -128,7 +157,7 @@ static int serve(const struct settings *settings, struct buf *errors)
         return refuse_because(errors, "--daemon", EXIT_CONFIG);
     log_open(NULL, settings->loglevel);
     log_notes(settings);
-    return master_run(settings);
+    return settings->reload ? serve_again_and_again(settings) : master_run(settings);
 }
 
 /* What the configuration file would be refused for is told too; nothing is served. */

@@ -65,7 +65,7 @@ _thread: threading.Thread | None = None
 
 
 def begin(text: str) -> tuple[int, bool, bool]:
-    """`text`: all settings, as --print-config has them. Answers the index of the least level that is logged, whether the
+    """`text`: all settings, as --print-config has them. Answers the index of the least level that counts, whether the
     lines go to the error log's file too, and whether anybody wants accesses. ValueError says what is wrong."""
     settings = _settings(text)
     try:

@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 5
+#define CHANNEL_VERSION 6
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 128
 
@@ -38,6 +38,7 @@ enum channel_type {
     CHANNEL_STOP,    /* master -> mold, worker: struct channel_stop */
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
     CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
+    CHANNEL_SOURCES, /* mold, worker -> master: folders of imported modules, a line each, to be watched (--reload) */
     CHANNEL_LOG,     /* master -> mold: struct channel_log and the text: a line of the master's, for Python's logging */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
     CHANNEL_DUMP,    /* worker -> master: fd: a memfd with the stacks of its threads (WORKER_DUMP_SIGNAL) */

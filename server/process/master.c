@@ -24,6 +24,7 @@
 #include "server/process/notify.h"
 #include "server/process/report.h"
 #include "server/process/signals.h"
+#include "server/process/source_watch.h"
 #include "server/process/title.h"
 #include "server/process/turnaway.h"
 #include "server/process/worker_handle.h"
@@ -318,6 +319,21 @@ static void check_readiness(struct master *master, uint64_t now_ms)
         master_look_at(master, master->last_ready_ms + grace_ms);
 }
 
+/* --- the application's files (--reload) ------------------------------------------------------------------------------ */
+
+static void check_sources(struct master *master)
+{
+    const char *changed;
+    if (!master->sources)
+        return;
+    source_watch_read(master->sources, clock_ms());
+    if (source_watch_take(master->sources, clock_ms(), &changed)) {
+        log_info("%s has changed", changed);
+        master_reload(master);
+    }
+    master_look_at(master, source_watch_due_ms(master->sources));
+}
+
 /* --- waiting -------------------------------------------------------------------------------------------------- */
 
 /* The children's channels, in the order of the lists, from `polled` on: before the poll they are put in, after it they
@@ -381,10 +397,12 @@ static void poll_open(struct pollfd *polled, size_t count, int timeout_ms)
 
 static void wait_for_news(struct master *master)
 {
-    size_t most = count_children(master) + 1 + UPGRADE_POLLED + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
+    size_t most = count_children(master) + 2 + UPGRADE_POLLED + CONTROL_POLLED + turnaway_polled_max(&master->listeners);
     struct pollfd *polled = mem_alloc(most * sizeof(*polled));
+    int sources = master->sources ? source_watch_fd(master->sources) : -1;
     polled[0] = (struct pollfd){ .fd = master->signals, .events = POLLIN };
-    size_t children = poll_children(master, polled + 1, false) + 1, count = children;
+    polled[1] = (struct pollfd){ .fd = sources, .events = POLLIN };
+    size_t children = poll_children(master, polled + 2, false) + 2, count = children;
     struct pollfd *masters = polled + count;
     count += upgrade_poll(&master->upgrade, masters);
     struct control *control = master->here.control;
@@ -395,7 +413,7 @@ static void wait_for_news(struct master *master)
     size_t stranger_count = turnaway_poll(master->turnaway, &master->listeners, master->turns_away, strangers);
     count += stranger_count;
     poll_open(polled, count, milliseconds_until(master->look_ms));
-    poll_children(master, polled + 1, true);
+    poll_children(master, polled + 2, true);
     turnaway_turn(master->turnaway, strangers, stranger_count, clock_ms());
     upgrade_turn(master, masters);
     if (control)
@@ -439,6 +457,7 @@ static void master_turn(struct master *master)
     master_reap(master);
     check_deadlines(master);
     check_readiness(master, clock_ms());
+    check_sources(master);
     master_reconcile(master);
     if (master->stopping && list_empty(&master->workers))
         stop_molds(master); /* those that were kept for the workers' sake */
@@ -488,6 +507,7 @@ static void master_done(struct master *master)
     home_done(&master->home);
     notify_free(master->notify);
     turnaway_free(master->turnaway);
+    source_watch_free(master->sources);
     generation_free(master->serving);
     generation_free(master->coming);
     free(master->python);

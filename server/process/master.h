@@ -37,6 +37,7 @@ struct generation;
 struct mold_handle;
 struct notify;
 struct settings;
+struct source_watch;
 struct turnaway;
 struct worker_handle;
 
@@ -60,6 +61,7 @@ struct master {
     struct listeners listeners;
     struct notify *notify;
     struct turnaway *turnaway;
+    struct source_watch *sources; /* --reload; NULL: no */
     uint64_t last_ready_ms; /* when a worker was last seen ready (or the server began) */
     bool turns_away;        /* nobody has been ready for no_worker_grace */
     uint64_t drain_ms;      /* drain_delay is over then, and the server begins to stop; 0: it is not ending */

@@ -14,6 +14,7 @@
 #include "server/process/generation.h"
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
+#include "server/process/source_watch.h"
 #include "server/process/worker_handle.h"
 
 #define STACKS_MAX (128 * 1024) /* of a worker's dump that are read */
@@ -119,6 +120,12 @@ static void on_mold_settings(struct master *master, struct mold_handle *mold, co
     mold->due_ms = limit_ms > 0 ? clock_ms() + (uint64_t)limit_ms : 0;
 }
 
+static void on_sources(const struct master *master, const struct channel_message *message)
+{
+    if (master->sources)
+        source_watch_add(master->sources, (struct str){ message->data, message->len });
+}
+
 static void on_mold_loaded(struct master *master, struct mold_handle *mold, const struct channel_message *message)
 {
     struct channel_loaded loaded;
@@ -183,6 +190,9 @@ static void on_mold_message(struct master *master, struct mold_handle *mold, con
         break;
     case CHANNEL_LOADED:
         on_mold_loaded(master, mold, message);
+        break;
+    case CHANNEL_SOURCES:
+        on_sources(master, message);
         break;
     case CHANNEL_FAILED:
         on_mold_failed(master, mold, message);
@@ -277,6 +287,9 @@ static void on_worker_message(struct master *master, struct worker_handle *worke
         break;
     case CHANNEL_LEAVING:
         on_worker_leaving(master, worker, message);
+        break;
+    case CHANNEL_SOURCES:
+        on_sources(master, message);
         break;
     case CHANNEL_AWAKE:
         worker->awake_ms = clock_ms();

@@ -20,6 +20,7 @@
 #include "server/process/mold_handle.h"
 #include "server/process/pidfile.h"
 #include "server/process/privileges.h"
+#include "server/process/source_watch.h"
 
 static bool is_set(const char *text)
 {
@@ -224,9 +225,18 @@ static bool settle_beside(struct master *master, const struct generation *genera
     return true;
 }
 
+/* Before the application is imported: what changes from now on is seen. */
+static void watch_sources(struct master *master, const struct settings *settings)
+{
+    source_watch_free(master->sources);
+    master->sources = settings->reload ? source_watch_new(settings) : NULL;
+}
+
 bool master_settle(struct master *master, const struct generation *generation, struct buf *errors)
 {
-    return (master->serving ? settle_beside : settle_first)(master, generation, errors);
+    bool good = (master->serving ? settle_beside : settle_first)(master, generation, errors);
+    watch_sources(master, &generation->settings);
+    return good;
 }
 
 static void log_reasons(struct buf *errors)

@@ -400,6 +400,11 @@ void worker_ready(struct worker *worker)
     channel_send(worker->inherit->channel, CHANNEL_READY, NULL, 0, NULL, 0);
 }
 
+void worker_sources(const struct inherit *inherit, struct str folders)
+{
+    channel_send(inherit->channel, CHANNEL_SOURCES, folders.p, folders.len, NULL, 0);
+}
+
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message)
 {
     struct channel_failed failed = { .exit_code = exit_code, .slot = inherit->slot_index };

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "server/base/str.h"
 #include "server/net/exchange.h"
 
 struct inherit;
@@ -47,6 +48,8 @@ int worker_hello(const struct inherit *inherit);
 struct worker *worker_new(const struct inherit *inherit, struct loop *loop, const struct worker_ops *ops, void *arg);
 /* Booted: starts accepting and tells the master. */
 void worker_ready(struct worker *worker);
+/* Folders that the master is to watch, a line each (--reload). */
+void worker_sources(const struct inherit *inherit, struct str folders);
 /* Boot failed: tells the master; exit with `exit_code` afterwards. */
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message);
 /* Connections and requests in flight: what newcomers are shared by. */

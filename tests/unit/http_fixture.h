@@ -138,8 +138,10 @@ static void fixture_on_disconnect(struct request *r)
     }
 }
 
-static const struct app_ops fixture_ops = { fixture_on_request, fixture_on_body, fixture_on_writable,
-                                            fixture_on_disconnect };
+static const struct app_ops fixture_ops = { .on_request = fixture_on_request,
+                                            .on_body = fixture_on_body,
+                                            .on_writable = fixture_on_writable,
+                                            .on_disconnect = fixture_on_disconnect };
 
 /* A new connection; the former one is closed. */
 static void fixture_connect(void)

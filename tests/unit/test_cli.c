@@ -183,8 +183,8 @@ static void test_help_and_version_win(void)
 static void test_options_of_others(void)
 {
     CHECK(sets("-k uvicorn.workers.UvicornWorker a:b", "app", "a:b"));
-    CHECK(refused("--reload a:b", CLI_USAGE_ERROR,
-                  "--reload: an option of gunicorn or uvicorn that licorne does not support yet"));
+    CHECK(refused("--certfile c a:b", CLI_USAGE_ERROR,
+                  "--certfile: an option of gunicorn or uvicorn that licorne does not support yet"));
     CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
     CHECK(refused("--paste x a:b", CLI_USAGE_ERROR, "--paste: "));
 }
