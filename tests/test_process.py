@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import resource
 import signal
 import socket
 import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -748,3 +750,38 @@ def test_the_master_is_small(folder: Path) -> None:
         assert int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) < 1024
         maps = Path(f"/proc/{server.pid}/maps").read_text()
         assert "python" not in maps
+
+
+GIL_KEPT = """
+    import ctypes, threading, time
+
+    def keep():
+        time.sleep(0.2)  # the loop waits by then
+        ctypes.PyDLL(None).sleep(1000)  # with the GIL
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        if scope["path"] == "/keep":
+            threading.Thread(target=keep).start()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+"""
+
+
+def test_a_loop_that_does_not_get_the_gil_is_stuck(tmp_path: Path) -> None:
+    (tmp_path / "gil.py").write_text(textwrap.dedent(GIL_KEPT))
+    with Server("gil:app", "--timeout", "1", cwd=tmp_path) as server, contextlib.ExitStack() as clients:
+        (worker,) = server.workers()
+
+        def ask(path: str) -> None:
+            client = clients.enter_context(server.connect())
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+        def stuck() -> bool:
+            time.sleep(0.05)
+            ask("/")  # a loop that has nothing to do is not stuck
+            return f"Worker {worker} was stuck in one turn" in server.log
+
+        ask("/keep")
+        wait_until(stuck, "a kill")

@@ -6,7 +6,8 @@
 
 #include "server/base/str.h"
 
-uint64_t clock_ns(void); /* CLOCK_MONOTONIC */
+uint64_t clock_ns(void);        /* CLOCK_MONOTONIC */
+uint64_t clock_coarse_ns(void); /* the same, up to some milliseconds late: a few ns */
 
 static inline uint64_t clock_ms(void)
 {

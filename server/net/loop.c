@@ -20,6 +20,7 @@
 
 #include <stdatomic.h>
 
+#include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
 #include "server/base/tally.h"
@@ -84,28 +85,36 @@ static void on_release(struct ev_loop *ev)
         loop->release(loop->release_arg);
 }
 
-static void on_acquire(struct ev_loop *ev)
-{
-    struct loop *loop = ev_userdata(ev);
-    if (loop->blocking && loop->acquire)
-        loop->acquire(loop->release_arg);
-}
-
-/* Nobody has looked for long: they are told that there is something to see again. */
+/* If nobody has looked for long, they are told that there is something to see again. */
 static void tell_unseen(struct loop *loop)
 {
+    if (!loop->unseen || !atomic_load_explicit(loop->unseen, memory_order_relaxed))
+        return;
     atomic_store_explicit(loop->unseen, 0, memory_order_relaxed);
     loop->on_unseen(loop->on_unseen_arg);
 }
 
-/* The turn begins when libev is back from the poller, before the first callback. */
+/* Back from the poller. What is acquired may be kept by another thread for ever, and others are to see that too. */
+static void on_acquire(struct ev_loop *ev)
+{
+    struct loop *loop = ev_userdata(ev);
+    if (!loop->blocking || !loop->acquire)
+        return;
+    if (loop->turn_began_ns)
+        atomic_store_explicit(loop->turn_began_ns, clock_coarse_ns(), memory_order_relaxed);
+    tell_unseen(loop);
+    loop->acquire(loop->release_arg);
+    if (loop->turn_began_ns)
+        atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
+}
+
+/* The turn begins, before the first callback. */
 static void on_pending(struct ev_loop *ev)
 {
     struct loop *loop = ev_userdata(ev);
     if (loop->turn_began_ns)
         publish_turn(loop, loop_now_ns(loop));
-    if (loop->unseen && atomic_load_explicit(loop->unseen, memory_order_relaxed))
-        tell_unseen(loop);
+    tell_unseen(loop);
     ev_invoke_pending(ev);
 }
 

@@ -10,8 +10,8 @@
 
 #define ASIDE_LEAST_MS 1
 #define ASIDE_MOST_MS 5
-#define EXCESS_A_MS 5      /* so much above the average is worth a millisecond */
-#define SLACK_FRACTION 32  /* above the average by this part of it, and by one, is not worth waking another */
+#define EXCESS_A_MS 5     /* so much above the average is worth a millisecond */
+#define SLACK_FRACTION 32 /* above the average by this part of it, and by one, is not worth waking another */
 
 /* --- the decision -------------------------------------------------------------------------------------------------- */
 
@@ -51,8 +51,9 @@ bool balance_admits(struct scoreboard *board, uint32_t own, uint64_t now_ns, uin
             add(&all, load);
     if (mine == 0 || fits(all, mine - 1))
         return true;
+    add(&able, mine);
     for (uint32_t i = 0; i < end; i++)
-        if ((load = published(board, i)) > 0 && (i == own || !is_stuck(&board->slots[i], now_ns)))
+        if (i != own && (load = published(board, i)) > 0 && !is_stuck(&board->slots[i], now_ns))
             add(&able, load);
     *excess = mine - 1 - (uint32_t)(able.load / able.count);
     return fits(able, mine - 1);
@@ -112,7 +113,8 @@ static void publish(const struct balance *balance)
 {
     bool takes = balance->counted && (balance->aside || in_line(balance));
     if (balance->board)
-        atomic_store_explicit(&balance->board->loads[balance->slot], takes ? balance->load + 1 : 0, memory_order_relaxed);
+        atomic_store_explicit(&balance->board->loads[balance->slot], takes ? balance->load + 1 : 0,
+                              memory_order_relaxed);
 }
 
 /* --- the bell --------------------------------------------------------------------------------------------------------- */
