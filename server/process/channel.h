@@ -44,7 +44,7 @@ enum channel_type {
     CHANNEL_DUMP,    /* worker -> master: fd: a memfd with the stacks of its threads (WORKER_DUMP_SIGNAL) */
 
     /* Between masters (upgrade.h), perhaps of different versions: these never change. */
-    CHANNEL_HERITAGE = 1000, /* to a successor: text; fds: the listeners */
+    CHANNEL_HERITAGE = 1000, /* to a successor: text; fds: the listeners, their exchanges (two each) */
     CHANNEL_SUCCEEDED,       /* to a predecessor: ready */
 };
 

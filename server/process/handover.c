@@ -59,6 +59,9 @@ void handover_stop_taking(struct handover *handover)
 
 void handover_shut(struct handover *handover)
 {
+    const struct scoreboard *board = handover->inherit->scoreboard;
+    if (board && atomic_load_explicit(&board->neighbour, memory_order_relaxed))
+        return;
     for (int i = 0; i < handover->count; i++)
         exchange_shut(handover->inherit->exchanges[i][EXCHANGE_IN]);
 }
@@ -75,6 +78,8 @@ static bool could_take(const struct slot *slot, const struct inherit *self)
 static bool somebody_could_take(const struct handover *handover)
 {
     const struct scoreboard *board = handover->inherit->scoreboard;
+    if (board && atomic_load_explicit(&board->neighbour, memory_order_relaxed))
+        return true;
     uint32_t end = board ? atomic_load_explicit(&board->loads_end, memory_order_relaxed) : 0;
     for (uint32_t i = 0; i < end; i++)
         if (could_take(&board->slots[i], handover->inherit))

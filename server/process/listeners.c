@@ -54,17 +54,23 @@ static void close_keeping_errno(int fd)
     errno = error;
 }
 
-/* Takes the descriptor over. Its index, or -1 with errno. */
-static int add(struct listeners *listeners, int fd, const char *text)
+static int add_with_exchange(struct listeners *listeners, int fd, const char *text, const int exchange[2])
 {
-    if (exchange_pair(listeners->exchanges[listeners->count]) != 0) {
-        close_keeping_errno(fd);
-        return -1;
-    }
+    memcpy(listeners->exchanges[listeners->count], exchange, sizeof(listeners->exchanges[0]));
     listeners->paths[listeners->count].path = NULL;
     listeners->texts[listeners->count] = mem_strdup(text);
     listeners->fds[listeners->count] = fd;
     return listeners->count++;
+}
+
+/* Takes the descriptor over. Its index, or -1 with errno. */
+static int add(struct listeners *listeners, int fd, const char *text)
+{
+    int exchange[2];
+    if (exchange_pair(exchange) == 0)
+        return add_with_exchange(listeners, fd, text, exchange);
+    close_keeping_errno(fd);
+    return -1;
 }
 
 /* A bound, listening socket, or -1 with errno. */
@@ -292,12 +298,13 @@ static void unlink_if_ours(const struct listeners_path *path)
 
 static void close_at(struct listeners *listeners, int index)
 {
-    if (!listeners->shared)
+    if (!listeners->shared) {
         unlink_if_ours(&listeners->paths[index]);
+        exchange_shut(listeners->exchanges[index][EXCHANGE_IN]);
+    }
     free(listeners->paths[index].path);
     free(listeners->texts[index]);
     close(listeners->fds[index]);
-    exchange_shut(listeners->exchanges[index][EXCHANGE_IN]);
     close(listeners->exchanges[index][EXCHANGE_OUT]);
     close(listeners->exchanges[index][EXCHANGE_IN]);
 }
@@ -392,7 +399,7 @@ void listeners_turn_syns_away(const struct listeners *listeners)
 
 void listeners_shut_exchanges(const struct listeners *listeners)
 {
-    for (int i = 0; i < listeners->count; i++)
+    for (int i = 0; i < listeners->count && !listeners->shared; i++)
         exchange_shut(listeners->exchanges[i][EXCHANGE_IN]);
 }
 
@@ -412,28 +419,35 @@ void listeners_describe(const struct listeners *listeners, struct buf *text)
     }
 }
 
-static bool adopt_line(struct listeners *listeners, char *line, int fd)
+int listeners_descriptors(const struct listeners *listeners, int fds[LISTENERS_MAX * 3])
+{
+    int count = listeners->count;
+    memcpy(fds, listeners->fds, sizeof(*fds) * (size_t)count);
+    memcpy(fds + count, listeners->exchanges, sizeof(listeners->exchanges[0]) * (size_t)count);
+    return 3 * count;
+}
+
+static bool adopt_line(struct listeners *listeners, char *line, int fd, const int exchange[2])
 {
     const char *device = strsep(&line, "\t"), *inode = strsep(&line, "\t"), *path = strsep(&line, "\t");
     if (!line || !*line || listeners->count == LISTENERS_MAX)
         return false;
-    int index = add(listeners, fd, line);
-    if (index < 0)
-        return false;
+    int index = add_with_exchange(listeners, fd, line, exchange);
     if (*path)
         listeners->paths[index] = (struct listeners_path){ mem_strdup(path), (dev_t)strtoull(device, NULL, 10),
                                                            (ino_t)strtoull(inode, NULL, 10) };
-    fcntl(fd, F_SETFD, FD_CLOEXEC);
     return true;
 }
 
 bool listeners_adopt(struct listeners *listeners, struct str text, const int *fds, int count)
 {
     char *copy = mem_strndup(text.p, text.len), *rest = copy, *line;
-    int adopted = 0;
-    while (adopted < count && (line = strsep(&rest, "\n")) != NULL && adopt_line(listeners, line, fds[adopted]))
+    int sockets = count / 3, adopted = 0;
+    const int *exchanges = fds + sockets;
+    while (adopted < sockets && (line = strsep(&rest, "\n")) != NULL &&
+           adopt_line(listeners, line, fds[adopted], exchanges + 2 * (ptrdiff_t)adopted))
         adopted++;
-    bool all = adopted == count && (!rest || !*rest);
+    bool all = adopted == sockets && count % 3 == 0 && (!rest || !*rest);
     free(copy);
     listeners->shared = true;
     if (!all)

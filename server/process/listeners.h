@@ -48,13 +48,15 @@ int listeners_keep(struct listeners *listeners, const struct str_list *bind, int
  * else has, too, are left alone. */
 void listeners_turn_syns_away(const struct listeners *listeners);
 
-/* The server ends: workers pass no connections on any more. */
+/* The server ends: workers pass no connections on any more, but to another server's where the sockets are shared. */
 void listeners_shut_exchanges(const struct listeners *listeners);
 
 /* Closes them all and unlinks the files that are ours alone. Idempotent. */
 void listeners_close(struct listeners *listeners);
 
-/* For a successor: what there is to know of the sockets beside their descriptors, a line each; and the same, read back:
- * takes the descriptors over. False: nonsense, and none is taken. */
+/* For a successor: what there is to know of the sockets beside their descriptors, a line each, and their descriptors: all
+ * sockets, then both ends of each one's exchange. Returns how many. */
 void listeners_describe(const struct listeners *listeners, struct buf *text);
+int listeners_descriptors(const struct listeners *listeners, int fds[LISTENERS_MAX * 3]);
+/* The same, read back: takes the descriptors over. False: nonsense, and none is taken. */
 bool listeners_adopt(struct listeners *listeners, struct str text, const int *fds, int count);

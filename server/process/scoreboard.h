@@ -9,7 +9,7 @@
 #include "server/base/inflight.h"
 #include "server/base/tally.h"
 
-#define SCOREBOARD_VERSION 5
+#define SCOREBOARD_VERSION 6
 #define SCOREBOARD_SLOTS 2048 /* workers of all generations at once; untouched pages cost nothing */
 
 enum slot_state { SLOT_FREE, SLOT_BOOTING, SLOT_READY, SLOT_DRAINING };
@@ -29,6 +29,7 @@ struct slot {
 
 struct scoreboard {
     uint32_t version, slot_count;
+    _Atomic uint32_t neighbour; /* another server's workers take from the exchanges too (upgrade.h); the master's */
     /* By slot, 1 + connections + requests in flight of a worker that takes newcomers, else 0 (balance.h). Close together:
      * they are looked at for each newcomer, and change seldom. */
     _Atomic uint32_t loads_end; /* there are none from here on; the master's */

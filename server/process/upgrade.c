@@ -15,6 +15,7 @@
 #include "server/process/channel.h"
 #include "server/process/master.h"
 #include "server/process/notify.h"
+#include "server/process/scoreboard.h"
 #include "server/process/signals.h"
 
 #define VARIABLE "LICORNE_HERITAGE"
@@ -51,8 +52,8 @@ static int send_heritage(const struct master *master, int channel)
     struct buf text = { 0 };
     buf_printf(&text, "%d %d\n", (int)getpid(), master->passed_listeners);
     listeners_describe(&master->listeners, &text);
-    int outcome = channel_send(channel, CHANNEL_HERITAGE, buf_str(&text).p, buf_len(&text), master->listeners.fds,
-                               master->listeners.count);
+    int fds[LISTENERS_MAX * 3], count = listeners_descriptors(&master->listeners, fds);
+    int outcome = channel_send(channel, CHANNEL_HERITAGE, buf_str(&text).p, buf_len(&text), fds, count);
     buf_done(&text);
     return outcome;
 }
@@ -123,6 +124,12 @@ const char *upgrade_begin(struct master *master)
     return NULL;
 }
 
+/* Whether workers pass their connections on to the other server's when they leave. */
+static void set_neighbour(struct master *master, bool there)
+{
+    atomic_store(&master->board->neighbour, there);
+}
+
 /* --- the predecessor's side: what becomes of it ---------------------------------------------------------------------- */
 
 static void hear_successor(struct master *master)
@@ -134,6 +141,7 @@ static void hear_successor(struct master *master)
         if (master->message->type != CHANNEL_SUCCEEDED || upgrade->succeeded)
             continue;
         upgrade->succeeded = true;
+        set_neighbour(master, true);
         notify_hand_over(master->notify, upgrade->successor);
         log_info("The new master %d is ready, and serves beside this one: TERM ends this one, and QUIT at once",
                  (int)upgrade->successor);
@@ -146,6 +154,7 @@ static void hear_successor(struct master *master)
 static void be_alone(struct master *master)
 {
     master->listeners.shared = false;
+    set_neighbour(master, false);
     master->last_ready_ms = clock_ms();
 }
 
@@ -183,6 +192,7 @@ void upgrade_stopping(struct master *master)
     if (upgrade->successor == 0 || upgrade->succeeded)
         return;
     log_warning("The new master %d is not ready yet: newcomers wait for it", (int)upgrade->successor);
+    set_neighbour(master, true);
     notify_hand_over(master->notify, upgrade->successor);
 }
 
@@ -209,6 +219,7 @@ static int inherit(struct master *master, int channel)
         log_error("The old master's sockets cannot be taken over (" VARIABLE " is licorne's own): stop it and start anew");
         return -1;
     }
+    set_neighbour(master, true);
     notify_mute(master->notify, true);
     log_info("Taking over from master %d", (int)master->upgrade.predecessor);
     return 0;

@@ -3,13 +3,14 @@
  *
  *      predecessor                                     successor
  *        | --- fork, exec; $LICORNE_HERITAGE ----------> |
- *        | --- HERITAGE + the listening sockets -------> |  (lies in the channel before the exec)
+ *        | --- HERITAGE + sockets, their exchanges ----> |  (lies in the channel before the exec)
  *        | <-- SUCCEEDED ------------------------------- |  all its workers are ready
  *        |                                               |
  *        |  waitpid: the successor has ended:            |  EOF: the predecessor has ended:
  *        |  alone again, as if nothing had been          |  alone, and its names are ours (master_take_names)
  *
- * While both live neither filters, shuts down or unlinks what the other listens on. The messages of this channel are
+ * While both live neither filters, shuts down or unlinks what the other listens on, and the workers of the one that ends
+ * pass their idle connections on to the other's. The messages of this channel are
  * between executables of different versions: text, and numbers that never change. */
 #pragma once
 
