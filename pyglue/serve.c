@@ -218,6 +218,8 @@ static void on_drain(void *arg)
 {
     struct serving *s = arg;
     end_within(s, s->settings->graceful_timeout_ms);
+    if (worker_alone(s->worker))
+        http_server_on_hand_over(s->http, NULL, NULL);
     http_server_drain(s->http, on_empty, s);
 }
 

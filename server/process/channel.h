@@ -98,6 +98,7 @@ struct channel_leaving {
 struct channel_stop {
     uint8_t graceful; /* 0: at once */
     uint8_t last;     /* the server ends: no sibling takes what waits in the backlog, so accept it first */
+    uint8_t alone;    /* no sibling stays: connections are not handed over */
 };
 
 struct channel_message {

@@ -35,7 +35,8 @@
 
 static void stop_worker(struct master *master, struct worker_handle *worker)
 {
-    worker_handle_stop(worker, master->graceful, !master->listeners.shared);
+    struct channel_stop stop = { .graceful = master->graceful, .last = !master->listeners.shared, .alone = true };
+    worker_handle_stop(worker, &stop);
     master_look_at(master, worker->due_ms);
 }
 

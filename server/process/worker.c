@@ -52,7 +52,7 @@ struct worker {
     struct balance balance;
     struct handover handover;
     struct channel_message *message;
-    bool leaving_told;
+    bool leaving_told, alone; /* alone: no sibling stays behind */
 };
 
 /* --- signals: the handlers leave a bit and wake the loop --------------------------------------------------------- */
@@ -238,10 +238,11 @@ static void worker_drain(struct worker *worker, bool last)
               on_graceful_timeout);
 }
 
-static void worker_stop(struct worker *worker, bool graceful, bool last)
+static void worker_stop(struct worker *worker, const struct channel_stop *stop)
 {
-    if (graceful)
-        worker_drain(worker, last);
+    worker->alone |= stop->alone;
+    if (stop->graceful)
+        worker_drain(worker, stop->last);
     else if (worker->state == WORKER_BOOTING)
         _exit(0);
     else
@@ -295,7 +296,7 @@ static void on_signals(struct watch *watch)
     if (seen & 1u << SIGUSR1)
         worker->ops->on_reopen_logs(worker->arg);
     if (seen & (1u << SIGINT | 1u << SIGQUIT))
-        worker_stop(worker, false, true);
+        worker_stop(worker, &(struct channel_stop){ .graceful = false, .last = true, .alone = true });
     else if (seen & 1u << SIGTERM)
         leave_at_once(worker);
 }
@@ -306,7 +307,7 @@ static void worker_hear(struct worker *worker, const struct channel_message *mes
     switch (message->type) {
     case CHANNEL_STOP:
         memcpy(&stop, message->data, message->len < sizeof(stop) ? message->len : sizeof(stop));
-        worker_stop(worker, stop.graceful, stop.last);
+        worker_stop(worker, &stop);
         break;
     case CHANNEL_REOPEN:
         worker->ops->on_reopen_logs(worker->arg);
@@ -330,7 +331,7 @@ static void on_channel(struct watch *watch)
     if (worker->state < WORKER_ENDING)
         log_error("The master is gone: this worker finishes what is in flight and ends");
     handover_shut(&worker->handover);
-    worker_stop(worker, true, true);
+    worker_stop(worker, &(struct channel_stop){ .graceful = true, .last = true, .alone = true });
 }
 
 static void on_unseen(void *arg)
@@ -463,6 +464,11 @@ void worker_drained(struct worker *worker)
 {
     if (worker->state == WORKER_DRAINING)
         worker_left(worker);
+}
+
+bool worker_alone(const struct worker *worker)
+{
+    return worker->alone;
 }
 
 bool worker_draining(const struct worker *worker)

@@ -72,6 +72,8 @@ void worker_dumped(const struct worker *worker, int fd);
 /* on_drain's work is done. */
 void worker_drained(struct worker *worker);
 bool worker_draining(const struct worker *worker);
+/* No sibling stays: there is nobody to hand connections over to. */
+bool worker_alone(const struct worker *worker);
 /* After on_left: what the process exits with. */
 int worker_exit_code(const struct worker *worker);
 void worker_free(struct worker *worker);

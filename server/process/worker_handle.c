@@ -139,14 +139,13 @@ void worker_handle_kill(struct worker_handle *worker)
     worker->due_ms = 0;
 }
 
-static void tell_to_stop(struct worker_handle *worker, bool graceful, bool last)
+static void tell_to_stop(struct worker_handle *worker, const struct channel_stop *stop)
 {
-    struct channel_stop stop = { .graceful = graceful, .last = last };
-    if (worker->channel < 0 || channel_send(worker->channel, CHANNEL_STOP, &stop, sizeof(stop), NULL, 0) != 0)
-        kill(worker->pid, graceful ? SIGTERM : SIGQUIT);
+    if (worker->channel < 0 || channel_send(worker->channel, CHANNEL_STOP, stop, sizeof(*stop), NULL, 0) != 0)
+        kill(worker->pid, stop->graceful ? SIGTERM : SIGQUIT);
 }
 
-void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last)
+void worker_handle_stop(struct worker_handle *worker, const struct channel_stop *stop)
 {
     if (worker->state == WORKER_HANDLE_DYING)
         return;
@@ -156,8 +155,8 @@ void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last)
         return;
     }
     worker->state = WORKER_HANDLE_RETIRING;
-    tell_to_stop(worker, graceful, last);
-    worker->due_ms = clock_ms() + (graceful ? (uint64_t)worker->graceful_timeout_ms + EXIT_GRACE_MS : FAST_STOP_MS);
+    tell_to_stop(worker, stop);
+    worker->due_ms = clock_ms() + (stop->graceful ? (uint64_t)worker->graceful_timeout_ms + EXIT_GRACE_MS : FAST_STOP_MS);
 }
 
 void worker_handle_leave(struct worker_handle *worker, const char *reason)

@@ -14,6 +14,7 @@
 #include "server/base/list.h"
 
 struct channel_hello;
+struct channel_stop;
 struct report;
 struct scoreboard;
 struct settings;
@@ -71,9 +72,8 @@ void worker_handle_close_channel(struct worker_handle *worker);
 void worker_handle_booting(struct worker_handle *worker, pid_t pid);
 void worker_handle_ready(struct worker_handle *worker);
 
-/* STOP, and a kill when it takes too long. One that is not ready yet has nothing to lose: it ends at once. `last`: see
- * struct channel_stop. */
-void worker_handle_stop(struct worker_handle *worker, bool graceful, bool last);
+/* STOP, and a kill when it takes too long. One that is not ready yet has nothing to lose: it ends at once. */
+void worker_handle_stop(struct worker_handle *worker, const struct channel_stop *stop);
 void worker_handle_kill(struct worker_handle *worker);
 
 /* It is to be replaced, and serves on until then (logged once). */
