@@ -12,13 +12,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import os
 import socket
+import ssl
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 FACTORIES = {
     "asyncio": ("asyncio", "new_event_loop"),
@@ -264,14 +268,31 @@ class Client(Echo):
             self.done.set_result(None)
 
 
-def protocol_echo(loop: asyncio.AbstractEventLoop, count: int, connections: int, size: int) -> None:
+def tls_contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """For a server, and for a client that asks for no more than the encryption."""
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+    with tempfile.TemporaryDirectory() as folder:
+        certificate, key = Path(folder, "certificate"), Path(folder, "key")
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-subj", "/CN=localhost", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(command, check=True, capture_output=True)
+        server.load_cert_chain(certificate, key)
+    return server, client
+
+
+def protocol_echo(
+    loop: asyncio.AbstractEventLoop, count: int, connections: int, size: int, secure: bool = False
+) -> None:
+    server_tls, client_tls = tls_contexts() if secure else (None, None)
+
     async def main() -> None:
-        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        server = await loop.create_server(Echo, "127.0.0.1", 0, ssl=server_tls)
         port = server.sockets[0].getsockname()[1]
         done = [loop.create_future() for _ in range(connections)]
         for future in done:
             await loop.create_connection(
-                lambda f=future: Client(b"x" * size, count // connections, f), "127.0.0.1", port
+                lambda f=future: Client(b"x" * size, count // connections, f), "127.0.0.1", port, ssl=client_tls
             )
         await asyncio.gather(*done)
         server.close()
@@ -283,6 +304,25 @@ for connections in 1, 64:
     for size, count in (64, 30_000), (1024, 30_000), (65536, 4_000):
         name = f"protocol_echo_{size}_c{connections}"
         BENCHES[name] = (count, lambda loop, n, c=connections, s=size: protocol_echo(loop, n, c, s))
+
+for size, count in (1024, 12_000), (65536, 2_000):
+    BENCHES[f"tls_echo_{size}_c1"] = (count, lambda loop, n, s=size: protocol_echo(loop, n, 1, s, secure=True))
+
+
+@bench(4_000)
+def connect_close(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """Connect, one byte there and back, close: a server's accept and a client's connect."""
+
+    async def main() -> None:
+        server = await loop.create_server(Echo, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        for _ in range(count):
+            done = loop.create_future()
+            await loop.create_connection(lambda f=done: Client(b"x", 1, f), "127.0.0.1", port)
+            await done
+        server.close()
+
+    run(loop, main())
 
 
 def streams_echo(loop: asyncio.AbstractEventLoop, count: int, connections: int) -> None:
@@ -330,6 +370,81 @@ def sock_echo_1024(loop: asyncio.AbstractEventLoop, count: int) -> None:
         a.close()
         await task
         b.close()
+
+    run(loop, main())
+
+
+class DatagramEcho(asyncio.DatagramProtocol):
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, address) -> None:
+        self.transport.sendto(data, address)
+
+
+class DatagramClient(asyncio.DatagramProtocol):
+    def __init__(self, rounds: int, done: asyncio.Future) -> None:
+        self.rounds, self.done = rounds, done
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+        transport.sendto(b"x" * 1024)
+
+    def datagram_received(self, data: bytes, address) -> None:
+        self.rounds -= 1
+        if self.rounds:
+            self.transport.sendto(data)
+        else:
+            self.done.set_result(None)
+
+
+@bench(20_000)
+def udp_echo_1024(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    async def main() -> None:
+        server, _ = await loop.create_datagram_endpoint(DatagramEcho, ("127.0.0.1", 0))
+        done = loop.create_future()
+        address = server.get_extra_info("sockname")
+        client, _ = await loop.create_datagram_endpoint(lambda: DatagramClient(count, done), remote_addr=address)
+        await done
+        server.close(), client.close()
+
+    run(loop, main())
+
+
+@bench(10_000)
+def pipe_echo_1024(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """A protocol that reads from a pipe what it writes into it."""
+    done = loop.create_future()
+
+    class Reading(asyncio.Protocol):
+        left = count
+
+        def data_received(self, data: bytes) -> None:
+            self.left -= 1
+            if self.left:
+                self.other.write(data)
+            elif not done.done():
+                done.set_result(None)
+
+    async def main() -> None:
+        r, w = os.pipe()
+        reading, protocol = await loop.connect_read_pipe(Reading, os.fdopen(r, "rb", 0))
+        protocol.other, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(w, "wb", 0))
+        protocol.other.write(b"x" * 1024)
+        await done
+        reading.close(), protocol.other.close()
+
+    run(loop, main())
+
+
+@bench(1_000)
+def subprocess_spawn(loop: asyncio.AbstractEventLoop, count: int) -> None:
+    """The parent's own time."""
+
+    async def main() -> None:
+        for _ in range(count):
+            process = await asyncio.create_subprocess_exec("/bin/true")
+            await process.wait()
 
     run(loop, main())
 
