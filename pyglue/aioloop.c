@@ -7,8 +7,6 @@
 
 #include "server/base/clock.h"
 
-#define STATE_NAME "licorne._core.LoopBase._state"
-
 PyObject *exception_take(void)
 {
 #if PY_VERSION_HEX >= 0x030C0000
@@ -48,41 +46,9 @@ double aioloop_time(void)
     return (double)clock_ns() / 1e9;
 }
 
-/* --- the state ------------------------------------------------------------------------------------------------------ */
-
-static void state_free(PyObject *capsule)
-{
-    struct aioloop_state *state = PyCapsule_GetPointer(capsule, STATE_NAME);
-    handle_spares_free(state);
-    PyObject **references[] = {
-        (PyObject **)&state->handle_type, (PyObject **)&state->timer_type, &state->task_type, &state->future_type,
-        (PyObject **)&state->stream_type, &state->buffered_protocol,
-        &state->base_create_task, &state->extract_stack, &state->repr_info, &state->str_context, &state->str_name, &state->str_self,
-        &state->str__cancelled, &state->str__run, &state->str__callback_failed, &state->str__slow_callback,
-        &state->str__check_callback, &state->str_slow_callback_duration, &state->kw_loop, &state->kw_name_loop,
-        &state->kw_name_loop_eager, &state->str_data_received, &state->str_get_buffer, &state->str_buffer_updated,
-        &state->str__fatal_error, &state->str__maybe_pause_protocol, &state->str__maybe_resume_protocol,
-        &state->str__read_ready__on_eof, &state->str__call_connection_lost, &state->str__warn_lost,
-    };
-    for (size_t i = 0; i < sizeof(references) / sizeof(references[0]); i++)
-        Py_CLEAR(*references[i]);
-    PyMem_Free(state);
-}
-
-/* The state of the module that `type`'s base LoopBase comes from. Borrowed: the type keeps it. */
-static struct aioloop_state *state_of(PyTypeObject *type)
-{
-    PyObject *capsule = PyObject_GetAttrString((PyObject *)type, "_state");
-    if (capsule == NULL)
-        return NULL;
-    struct aioloop_state *state = PyCapsule_GetPointer(capsule, STATE_NAME);
-    Py_DECREF(capsule);
-    return state;
-}
-
 struct loop *aioloop_loop(PyObject *object)
 {
-    struct aioloop_state *state = state_of(Py_TYPE(object));
+    struct aioloop_state *state = aioloop_state_of(Py_TYPE(object));
     if (state == NULL || !PyObject_TypeCheck(object, state->loop_type)) {
         PyErr_Format(PyExc_TypeError, "a licorne.Loop is needed, got %R", object);
         return NULL;
@@ -100,7 +66,7 @@ struct aioloop *aioloop_loop_checked(PyObject *object)
 static PyObject *aioloop_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     (void)args, (void)kwargs;
-    struct aioloop_state *state = state_of(type);
+    struct aioloop_state *state = aioloop_state_of(type);
     struct aioloop *self = state ? AIOLOOP(type->tp_alloc(type, 0)) : NULL;
     if (self == NULL)
         return NULL;
@@ -411,75 +377,18 @@ static PyType_Spec aioloop_spec = {
     .slots = aioloop_slots,
 };
 
-static PyObject *method_of(const char *module_name, const char *class_name, const char *name)
-{
-    PyObject *module = PyImport_ImportModule(module_name);
-    PyObject *owner = module && class_name ? PyObject_GetAttrString(module, class_name) : Py_XNewRef(module);
-    PyObject *method = owner ? PyObject_GetAttrString(owner, name) : NULL;
-    Py_XDECREF(owner);
-    Py_XDECREF(module);
-    return method;
-}
-
-static int state_init(struct aioloop_state *state, PyObject *module)
-{
-    const struct {
-        PyObject **place;
-        const char *text;
-    } names[] = {
-        { &state->str_context, "context" },
-        { &state->str_name, "name" },
-        { &state->str_self, "__self__" },
-        { &state->str__cancelled, "_cancelled" },
-        { &state->str__run, "_run" },
-        { &state->str__callback_failed, "_callback_failed" },
-        { &state->str__slow_callback, "_slow_callback" },
-        { &state->str__check_callback, "_check_callback" },
-        { &state->str_slow_callback_duration, "slow_callback_duration" },
-        { &state->str_data_received, "data_received" },
-        { &state->str_get_buffer, "get_buffer" },
-        { &state->str_buffer_updated, "buffer_updated" },
-        { &state->str__fatal_error, "_fatal_error" },
-        { &state->str__maybe_pause_protocol, "_maybe_pause_protocol" },
-        { &state->str__maybe_resume_protocol, "_maybe_resume_protocol" },
-        { &state->str__read_ready__on_eof, "_read_ready__on_eof" },
-        { &state->str__call_connection_lost, "_call_connection_lost" },
-        { &state->str__warn_lost, "_warn_lost" },
-    };
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
-        if ((*names[i].place = PyUnicode_InternFromString(names[i].text)) == NULL)
-            return -1;
-    state->extract_stack = method_of("asyncio.format_helpers", NULL, "extract_stack");
-    state->repr_info = method_of("asyncio.events", "Handle", "_repr_info");
-    state->buffered_protocol = method_of("asyncio", NULL, "BufferedProtocol");
-    if (state->extract_stack == NULL || state->repr_info == NULL || state->buffered_protocol == NULL)
-        return -1;
-    return handle_add(state, module) < 0 || stream_add(state, module) < 0 ? -1 : task_state_init(state);
-}
-
-static PyObject *state_new(PyObject *module)
-{
-    struct aioloop_state *state = PyMem_Calloc(1, sizeof(*state));
-    if (state == NULL)
-        return PyErr_NoMemory();
-    PyObject *capsule = PyCapsule_New(state, STATE_NAME, state_free);
-    if (capsule == NULL)
-        PyMem_Free(state);
-    else if (state_init(state, module) < 0)
-        Py_CLEAR(capsule);
-    return capsule;
-}
-
 int aioloop_add(PyObject *module)
 {
-    PyObject *capsule = state_new(module), *type = NULL;
+    PyObject *capsule = aioloop_state_new(module), *type = NULL;
     int outcome = -1;
     if (capsule == NULL)
         return -1;
+    struct aioloop_state *state = PyCapsule_GetPointer(capsule, AIOLOOP_STATE_NAME);
     type = PyType_FromModuleAndSpec(module, &aioloop_spec, NULL);
-    if (type == NULL || PyObject_SetAttrString(type, "_state", capsule) < 0)
+    if (type == NULL || PyObject_SetAttrString(type, AIOLOOP_STATE_ATTRIBUTE, capsule) < 0 ||
+        tls_add(state, module, capsule) < 0)
         goto done;
-    ((struct aioloop_state *)PyCapsule_GetPointer(capsule, STATE_NAME))->loop_type = (PyTypeObject *)type;
+    state->loop_type = (PyTypeObject *)type;
     outcome = PyModule_AddObjectRef(module, "LoopBase", type);
 done:
     Py_XDECREF(type);

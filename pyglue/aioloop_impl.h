@@ -5,7 +5,10 @@
  *     aioloop_handle.c  Handle and TimerHandle
  *     aioloop_timer.c   the heap of timers
  *     aioloop_watch.c   readers and writers
- *     aioloop_stream.c  the hot half of socket transports
+ *     aioloop_stream.c  the hot half of socket and pipe transports
+ *     aioloop_datagram.c  that of UDP transports
+ *     aioloop_tls.c     that of TLS protocols
+ *     aioloop_state.c   types, names, what is used of asyncio
  *     aioloop_task.c    futures, tasks, the inline first step
  *     aioloop_run.c     the turn
  *
@@ -34,22 +37,43 @@ struct handle_spares {
     int count;
 };
 
+/* Names of attributes and methods, interned: `str_<name>` in the state. */
+#define AIOLOOP_STRINGS(X)                                                                                               \
+    X(context) X(name) X(__self__)                                                                                     \
+    /* of handles and the loop */                                                                                      \
+    X(_cancelled) X(_run) X(_callback_failed) X(_slow_callback) X(_check_callback) X(slow_callback_duration)           \
+    X(_warn_lost)                                                                                                      \
+    /* of protocols */                                                                                                 \
+    X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
+    /* of transports */                                                                                                \
+    X(_fatal_error) X(_maybe_pause_protocol) X(_maybe_resume_protocol) X(_read_ready__on_eof)                          \
+    X(_call_connection_lost) X(_protocol_failed) X(_sendto) X(write)                                                   \
+    /* of TLS */                                                                                                       \
+    X(pending) X(read) X(_sslobj) X(_call_eof_received) X(_start_shutdown) X(_do_write) X(_process_outgoing)           \
+    X(_control_ssl_reading) X(_taken_in) X(_write_slowly)
+
+#define AIOLOOP_STATE_NAME "licorne._core.LoopBase._aioloop_state"
+#define AIOLOOP_STATE_ATTRIBUTE "_aioloop_state"
+
 struct aioloop_state {
-    PyTypeObject *loop_type; /* borrowed: the state is kept by this type's dictionary */
-    PyTypeObject *handle_type, *timer_type, *stream_type;
+    PyTypeObject *loop_type, *tls_type; /* borrowed: the state is kept by these types' dictionaries */
+    PyTypeObject *handle_type, *timer_type, *stream_type, *datagram_type;
     struct handle_spares spare_handles, spare_timers;
     PyObject *task_type, *future_type, *buffered_protocol; /* asyncio's */
     PyObject *base_create_task;           /* asyncio.base_events.BaseEventLoop.create_task: for task factories */
     PyObject *extract_stack, *repr_info;  /* format_helpers.extract_stack, events.Handle._repr_info */
-    PyObject *str_context, *str_name, *str_self; /* interned */
-    PyObject *str__cancelled, *str__run, *str__callback_failed, *str__slow_callback, *str__check_callback;
-    PyObject *str_slow_callback_duration;
-    PyObject *str_data_received, *str_get_buffer, *str_buffer_updated; /* methods of protocols */
-    PyObject *str__fatal_error, *str__maybe_pause_protocol, *str__maybe_resume_protocol; /* and of transports */
-    PyObject *str__read_ready__on_eof, *str__call_connection_lost, *str__warn_lost;
+#define DECLARE(name) PyObject *str_##name;
+    AIOLOOP_STRINGS(DECLARE)
+#undef DECLARE
     PyObject *kw_loop, *kw_name_loop, *kw_name_loop_eager; /* names of keyword arguments, for vectorcalls */
+    PyObject *tls_wrapped, *tls_again;    /* sslproto.SSLProtocolState.WRAPPED, SSLAgainErrors; NULL on Python 3.10 */
     bool eager_start;                     /* asyncio.Task can start eagerly, and does so without fault */
 };
+
+/* aioloop_state.c: a capsule; NULL with an exception. */
+PyObject *aioloop_state_new(PyObject *module);
+/* The state of the module that `type`, or a base of it, comes from. NULL with an exception. */
+struct aioloop_state *aioloop_state_of(PyTypeObject *type);
 
 /* --- handles ----------------------------------------------------------------------------------------------------- */
 
@@ -155,6 +179,7 @@ struct aioloop {
     uint64_t switch_ns;            /* sys.getswitchinterval() */
     unsigned turns;                /* since it last polled */
     bool turning;                  /* inside a turn */
+    bool queue_events;             /* the poll's, as other callbacks were ready before them */
     bool waiting, woken;           /* in a poll, without the GIL; and was woken from it */
     PyThreadState *thread_state;   /* while the GIL is let go */
     PyObject *raised;              /* KeyboardInterrupt or SystemExit out of an inline step: leaves run_forever() */
@@ -197,8 +222,18 @@ void streams_flush(struct aioloop *self);
 void streams_drop(struct aioloop *self);
 int streams_traverse(struct aioloop *self, visitproc visit, void *arg);
 
+/* aioloop_datagram.c */
+int datagram_add(struct aioloop_state *state, PyObject *module);
+void datagram_on_event(PyObject *datagram);
+
+/* aioloop_tls.c */
+int tls_add(struct aioloop_state *state, PyObject *module, PyObject *capsule);
+/* `data`, the loop's read buffer, holds what came for a protocol that is a TlsBase; it is used again inside. -1 with an
+ * exception. */
+int tls_data_received(PyObject *protocol, char *data, Py_ssize_t n);
+
 /* aioloop_watch.c */
-/* `who`: a handle, queued when the descriptor is ready, or a stream, called at once. Takes its own reference; whoever
+/* `who`: a handle, queued when the descriptor is ready, or a stream or datagram, called at once. Takes its own reference; whoever
  * was there before is cancelled. -1 with an exception. */
 int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who);
 /* Whether somebody was there. */

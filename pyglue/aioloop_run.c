@@ -94,6 +94,7 @@ static uint64_t poll(struct aioloop *self, uint64_t now_ns)
     bool may_wait = self->ready.count == 0 && !self->stopping && !timer_is_due(self, now_ns);
     if (may_wait)
         alarm_set(self);
+    self->queue_events = self->ready.count > 0;
     loop_poll(self->loop, may_wait);
     self->turns = 0;
     now_ns = self->polled_ns = clock_ns();

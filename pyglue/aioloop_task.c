@@ -138,7 +138,7 @@ static int call_step(PyObject *step, PyObject *context)
  * and ours is in the queue already. */
 static int run_captured(struct aioloop *self, PyObject *task, PyObject *step, PyObject *context)
 {
-    PyObject *owner = PyObject_GetAttr(step, self->state->str_self);
+    PyObject *owner = PyObject_GetAttr(step, self->state->str___self__);
     if (owner == NULL)
         return -1;
     int outcome = 0;

@@ -13,20 +13,55 @@
 struct watch {
     struct ev_io io;
     struct aioloop *loop;
-    PyObject *reader, *writer; /* handles or streams; NULL: none */
+    PyObject *reader, *writer; /* handles, streams, datagrams; NULL: none */
 };
 
-static void notify(struct aioloop *self, PyObject *who, bool writer)
+/* --- events ----------------------------------------------------------------------------------------------------------- */
+
+static bool is_native(struct aioloop *self, PyObject *who)
+{
+    return Py_TYPE(who) == self->state->stream_type || Py_TYPE(who) == self->state->datagram_type;
+}
+
+static void call_native(struct aioloop *self, PyObject *who, bool writer)
+{
+    Py_INCREF(who); /* it may be removed by what it calls */
+    if (Py_TYPE(who) == self->state->stream_type)
+        stream_on_event(who, writer);
+    else
+        datagram_on_event(who);
+    Py_DECREF(who);
+}
+
+/* From the ready queue: unless it was removed, or replaced, by what ran before. */
+static void run_reader(void *watch)
+{
+    struct watch *w = watch;
+    if (w->reader != NULL && is_native(w->loop, w->reader))
+        call_native(w->loop, w->reader, false);
+}
+
+static void run_writer(void *watch)
+{
+    struct watch *w = watch;
+    if (w->writer != NULL && is_native(w->loop, w->writer))
+        call_native(w->loop, w->writer, true);
+}
+
+/* What was ready before the poll runs before what the poll found, as with the standard loop. */
+static void notify(struct watch *w, PyObject *who, bool writer)
 {
     if (who == NULL)
         return;
-    Py_INCREF(who);
-    if (Py_TYPE(who) == self->state->stream_type) {
-        stream_on_event(who, writer);
-        Py_DECREF(who);
-    } else if (ready_push(&self->ready, (struct ready){ NULL, who }) < 0) {
-        PyErr_WriteUnraisable((PyObject *)self); /* out of memory; it is ready again in the next turn */
+    struct aioloop *self = w->loop;
+    bool native = is_native(self, who);
+    if (native && !self->queue_events) {
+        call_native(self, who, writer);
+        return;
     }
+    struct ready entry = { native ? writer ? run_writer : run_reader : NULL, native ? (void *)w : Py_NewRef(who) };
+    if (ready_push(&self->ready, entry) < 0)
+        PyErr_WriteUnraisable((PyObject *)self); /* out of memory; it is ready again in the next turn */
 }
 
 static void on_ready(struct ev_loop *ev, struct ev_io *io, int events)
@@ -36,9 +71,9 @@ static void on_ready(struct ev_loop *ev, struct ev_io *io, int events)
     if (events & EV_ERROR)
         return; /* closed under our feet: libev has stopped the watcher */
     if (events & EV_READ)
-        notify(w->loop, w->reader, false);
+        notify(w, w->reader, false);
     if (events & EV_WRITE)
-        notify(w->loop, w->writer, true);
+        notify(w, w->writer, true);
 }
 
 static void watch_apply(struct watch *w, int fd)
@@ -163,7 +198,7 @@ static void cancel_and_drop(struct aioloop *self, PyObject *who)
 {
     if (who == NULL)
         return;
-    if (Py_TYPE(who) != self->state->stream_type)
+    if (Py_TYPE(who) == self->state->handle_type)
         handle_cancel((struct handle *)who);
     Py_DECREF(who);
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import operator
+import functools
 import os
 import selectors
 import signal
@@ -19,11 +19,13 @@ import socket
 import sys
 import threading
 import weakref
-from asyncio import base_events, events, format_helpers, selector_events, sslproto, unix_events
+from asyncio import base_events, events, format_helpers, selector_events, unix_events
 from asyncio.log import logger
 from typing import Any
 
 from licorne import _core
+from licorne._tls import TlsProtocol
+from licorne._transports import DatagramTransport, ReadPipeTransport, SocketTransport, WritePipeTransport
 
 __all__ = ("EventLoopPolicy", "Loop", "install", "new_event_loop")
 
@@ -57,55 +59,12 @@ class _Selector:
         pass
 
 
-def _forward(name: str) -> property:
-    """An attribute that the native half keeps."""
-
-    def store(self: SocketTransport, value: Any) -> None:
-        setattr(self._stream, name, value)
-
-    return property(operator.attrgetter(f"_stream.{name}"), store)
-
-
-class SocketTransport(selector_events._SelectorSocketTransport):
-    """The standard library's transport, with its hot half native: reading, writing, and the state that both need."""
-
-    _buffer = _forward("buffer")
-    _closing = _forward("closing")
-    _conn_lost = _forward("conn_lost")
-    _empty_waiter = _forward("empty_waiter")
-    _eof = _forward("eof")
-    _paused = _forward("paused")
-    _protocol = _forward("protocol")
-
-    def __init__(self, loop: Loop, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        self._stream = stream = _core.Stream(loop, self, sock.fileno())
-        self.write = stream.write
-        self.writelines = stream.writelines
-        self.is_closing = stream.is_closing
-        self.is_reading = stream.is_reading
-        self.get_write_buffer_size = stream.get_write_buffer_size
-        super().__init__(loop, sock, *args, **kwargs)
-
-    def _add_reader(self, fd: int, callback: Any) -> None:
-        if self.is_reading():
-            self._stream.start_reading()
-
-    # What ends a connection looks at the state that a failed write leaves: so what was written is sent first.
-
-    def close(self) -> None:
-        self._stream.flush()
-        super().close()
-
-    def write_eof(self) -> None:
-        self._stream.flush()
-        super().write_eof()
-
-    def _force_close(self, exc: BaseException | None) -> None:
-        self._stream.flush()
-        super()._force_close(exc)
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        selector_events._SelectorTransport.set_protocol(self, protocol)  # the next class would keep a method of ours
+def _exit_code(pid: int) -> int:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        logger.warning("child process pid %d exit status already read: will report returncode 255", pid)
+        return 255
 
 
 class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
@@ -161,6 +120,48 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         self._ensure_fd_no_transport(sock)
         return make(self, sock, protocol, waiter, extra, server)
 
+    def _make_datagram_transport(
+        self,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        address: Any = None,
+        waiter: asyncio.Future | None = None,
+        extra: dict | None = None,
+    ) -> asyncio.DatagramTransport:
+        known = sock.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        native = type(sock) is socket.socket and known and not self._debug
+        make = DatagramTransport if native else selector_events._SelectorDatagramTransport
+        self._ensure_fd_no_transport(sock)
+        return make(self, sock, protocol, address, waiter, extra)
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: asyncio.Future | None = None, extra: dict | None = None
+    ) -> asyncio.ReadTransport:
+        make = unix_events._UnixReadPipeTransport if self._debug else ReadPipeTransport
+        return make(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: asyncio.BaseProtocol, waiter: asyncio.Future | None = None, extra: dict | None = None
+    ) -> asyncio.WriteTransport:
+        make = unix_events._UnixWritePipeTransport if self._debug else WritePipeTransport
+        return make(self, pipe, protocol, waiter, extra)
+
+    async def _make_subprocess_transport(self, *args: Any, extra: dict | None = None, **kwargs: Any) -> Any:
+        if getattr(events.get_event_loop_policy(), "_watcher", None) is not None:
+            return await super()._make_subprocess_transport(*args, extra=extra, **kwargs)  # the application's choice
+        waiter = self.create_future()
+        transport = unix_events._UnixSubprocessTransport(self, *args, waiter=waiter, extra=extra, **kwargs)
+        self._watch_child(transport)
+        try:
+            await waiter
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:
+            transport.close()
+            await transport._wait()
+            raise
+        return transport
+
     def _make_ssl_transport(
         self,
         rawsock: socket.socket,
@@ -174,11 +175,31 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         server: Any = None,
         **timeouts: float | None,
     ) -> asyncio.Transport:
-        ssl_protocol = sslproto.SSLProtocol(
-            self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts
-        )
+        ssl_protocol = TlsProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    # --- children: one descriptor each, so that no SIGCHLD is taken from the application ---
+
+    def _watch_child(self, transport: Any) -> None:
+        pid = transport.get_pid()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:  # forbidden, or no descriptor left
+            wait = functools.partial(self._wait_for_child, pid, transport)
+            threading.Thread(target=wait, name=f"licorne-waitpid-{pid}", daemon=True).start()
+        else:
+            self._add_reader(pidfd, self._child_exited, pidfd, pid, transport)
+
+    def _child_exited(self, pidfd: int, pid: int, transport: Any) -> None:
+        self._remove_reader(pidfd)
+        os.close(pidfd)
+        transport._process_exited(_exit_code(pid))
+
+    def _wait_for_child(self, pid: int, transport: Any) -> None:
+        returncode = _exit_code(pid)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.call_soon_threadsafe(transport._process_exited, returncode)
 
     # --- signals: Python's own handlers run soon too, not only those of add_signal_handler() ---
 

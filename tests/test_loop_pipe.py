@@ -1,0 +1,190 @@
+"""Pipe transports: the standard loop is the oracle."""
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+import licorne
+
+pytestmark = [pytest.mark.smoke, pytest.mark.sanitized]
+
+
+@pytest.fixture(params=[licorne.new_event_loop, asyncio.new_event_loop], ids=["licorne", "asyncio"])
+def loop(request):
+    loop = request.param()
+    yield loop
+    loop.close()
+
+
+class Recorder(asyncio.Protocol):
+    def __init__(self):
+        self.events, self.data = [], b""
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def data_received(self, data):
+        self.data += data
+
+    def eof_received(self):
+        self.events.append("eof")
+
+    def pause_writing(self):
+        self.events.append("pause")
+
+    def resume_writing(self):
+        self.events.append("resume")
+
+    def connection_lost(self, exc):
+        self.events.append("lost")
+        self.lost.set_result(exc)
+
+
+async def reading(fd):
+    return (await asyncio.get_running_loop().connect_read_pipe(Recorder, os.fdopen(fd, "rb", 0)))[1]
+
+
+async def writing(fd):
+    return (await asyncio.get_running_loop().connect_write_pipe(Recorder, os.fdopen(fd, "wb", 0)))[1]
+
+
+async def until(condition):
+    deadline = asyncio.get_running_loop().time() + 10
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.001)
+
+
+def test_they_are_native():
+    async def main():
+        r, w = os.pipe()
+        a, b = await reading(r), await writing(w)
+        assert type(a.transport) is licorne.loop.ReadPipeTransport
+        assert type(b.transport) is licorne.loop.WritePipeTransport
+        a.transport.close(), b.transport.close()
+        await a.lost, await b.lost
+
+    loop = licorne.new_event_loop()
+    loop.run_until_complete(main())
+    loop.close()
+
+
+def test_through_and_to_its_end(loop):
+    async def main():
+        r, w = os.pipe()
+        a, b = await reading(r), await writing(w)
+        blob = os.urandom(500_000)
+        b.transport.write(b"first,")
+        b.transport.writelines([b"second,", bytearray(b"third,")])
+        b.transport.write(blob)
+        assert "pause" in b.events and b.transport.get_write_buffer_size() > 0
+        b.transport.write_eof()
+        b.transport.write(b"too late")
+        assert await b.lost is None and await a.lost is None
+        assert a.data == b"first,second,third," + blob
+        assert a.events == ["eof", "lost"] and b.events == ["pause", "resume", "lost"]
+
+    loop.run_until_complete(main())
+
+
+def test_pause_and_resume_reading(loop):
+    async def main():
+        r, w = os.pipe()
+        protocol = await reading(r)
+        protocol.transport.pause_reading()
+        os.write(w, b"hello")
+        await asyncio.sleep(0.01)
+        assert protocol.data == b"" and not protocol.transport.is_reading()
+        protocol.transport.resume_reading()
+        protocol.transport.resume_reading()
+        await until(lambda: protocol.data == b"hello")
+        protocol.transport.close()
+        await protocol.lost
+        os.close(w)
+
+    loop.run_until_complete(main())
+
+
+def test_reader_that_is_gone(loop):
+    async def main():
+        for size in 0, 1_000_000:
+            r, w = os.pipe()
+            protocol = await writing(w)
+            if size:
+                protocol.transport.write(b"x" * size)
+            os.close(r)
+            error = await asyncio.wait_for(protocol.lost, 10)
+            assert type(error) is (BrokenPipeError if size else type(None))
+            protocol.transport.write(b"x")
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "write_eof"])
+def test_lost_once_if_the_last_write_fails(loop, end):
+    async def main():
+        near, far = socket.socketpair()  # a pipe transport takes sockets too; here nothing tells that the peer is gone
+        protocol = await writing(near.detach())
+        loop.remove_reader(protocol.transport.get_extra_info("pipe"))
+        far.close()
+        protocol.transport.write(b"x")
+        getattr(protocol.transport, end)()
+        error = await asyncio.wait_for(protocol.lost, 10)
+        await asyncio.sleep(0.01)
+        assert type(error) is BrokenPipeError and protocol.events == ["lost"]
+
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    loop.run_until_complete(main())
+    if isinstance(loop, licorne.Loop):
+        assert contexts == []  # the standard loop ends it twice
+
+
+def test_protocol_that_fails_is_reported_and_goes_on(loop):
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    async def main():
+        r, w = os.pipe()
+        protocol = await reading(r)
+
+        def fail(data):
+            del protocol.data_received
+            raise ValueError("boom")
+
+        protocol.data_received = fail
+        os.write(w, b"first")
+        await until(lambda: contexts)
+        os.write(w, b"second")
+        await until(lambda: protocol.data == b"second")
+        os.close(w)
+        assert await protocol.lost is None
+
+    loop.run_until_complete(main())
+    assert [str(context["exception"]) for context in contexts] == ["boom"]
+
+
+def test_what_is_no_pipe(loop, tmp_path):
+    (tmp_path / "file").touch()
+
+    async def main(file):
+        for connect in loop.connect_read_pipe, loop.connect_write_pipe:
+            with pytest.raises(ValueError):
+                await connect(Recorder, file)
+
+    with open(tmp_path / "file", "r+b", 0) as file:
+        loop.run_until_complete(main(file))
+
+
+def test_write_outside_a_turn_leaves_at_once(loop):
+    """Whoever reads the other end may not run the loop before."""
+    r, w = os.pipe()
+    protocol = loop.run_until_complete(writing(w))
+    protocol.transport.write(b"hello")
+    assert os.read(r, 100) == b"hello"
+    protocol.transport.close()
+    loop.run_until_complete(protocol.lost)
+    os.close(r)
