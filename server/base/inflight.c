@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/base/clock.h"
 #include "server/base/mem.h"
 
 #define READ_TRIES 8
@@ -195,6 +196,12 @@ bool inflight_read(const struct inflight_table *table, uint32_t index, struct in
 uint32_t inflight_used(const struct inflight_table *table)
 {
     return (uint32_t)at_most(atomic_load_explicit(&table->used, memory_order_acquire), INFLIGHT_CELLS);
+}
+
+double inflight_age(const struct inflight_view *view)
+{
+    uint64_t now_ns = clock_ns();
+    return now_ns > view->began_ns ? (double)(now_ns - view->began_ns) / 1e9 : 0;
 }
 
 static int compare_age(const void *a, const void *b)

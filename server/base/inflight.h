@@ -89,6 +89,8 @@ struct inflight_view {
 
 /* False: the cell is empty, or changes so fast that there is nothing to see. 0 <= index < inflight_used(). */
 bool inflight_read(const struct inflight_table *table, uint32_t index, struct inflight_view *view);
+/* How long it has lasted by now, in seconds. */
+double inflight_age(const struct inflight_view *view);
 uint32_t inflight_used(const struct inflight_table *table);
 /* All of them, oldest first; how many. *views is the caller's to free(); NULL if there are none. */
 uint32_t inflight_read_all(const struct inflight_table *table, struct inflight_view **views);

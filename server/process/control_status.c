@@ -180,7 +180,7 @@ static void put_request_json(const struct inflight_view *view, struct buf *answe
     put_bytes(answer, view->client);
     put_number("port", view->client_port, answer);
     buf_printf(answer, ", \"state\": \"%s\", \"elapsed_s\": %.3f", states[view->state <= 2 ? view->state : 2],
-               (double)(clock_ns() - view->began_ns) / 1e9);
+               inflight_age(view));
     put_number("thread", view->thread > 0 ? view->thread : -1, answer);
     put_deadline("deadline_s", view->soft_ms, answer);
     put_deadline("hard_deadline_s", view->hard_ms, answer);

@@ -38,13 +38,11 @@ static const char *state_note(enum inflight_state state)
 
 static void put_request(const struct inflight_view *view, struct buf *text)
 {
-    uint64_t now_ns = clock_ns();
     buf_printf(text, "      %s%s from %s", view->line, view->truncated ? "..." : "",
                *view->client ? view->client : "a unix socket");
     if (view->client_port >= 0)
         buf_printf(text, ":%d", view->client_port);
-    buf_printf(text, ", for %.3f s%s", now_ns > view->began_ns ? (double)(now_ns - view->began_ns) / 1e9 : 0,
-               state_note(view->state));
+    buf_printf(text, ", for %.3f s%s", inflight_age(view), state_note(view->state));
     if (view->thread_ident)
         buf_printf(text, ", in thread 0x%016llx", (unsigned long long)view->thread_ident);
     buf_append_str(text, STR("\n"));
@@ -68,9 +66,10 @@ void report_requests(const struct worker_handle *worker, const char *title, uint
 static void put_worker(const struct worker_handle *worker, struct buf *text)
 {
     uint64_t began_ns = atomic_load(&worker->slot->turn_began_ns), now_ns = clock_ns();
+    double age = (double)(clock_ms() - worker->spawned_ms) / 1e3;
     buf_printf(text, "    worker %u of generation %u, %.1f s old, %llu requests answered, %u connections\n", worker->age,
-               worker->generation, (double)(now_ns / 1000000 - worker->spawned_ms) / 1e3,
-               (unsigned long long)tally_get(&worker->slot->tally.requests), tally_get(&worker->slot->tally.conns));
+               worker->generation, age, (unsigned long long)tally_get(&worker->slot->tally.requests),
+               tally_get(&worker->slot->tally.conns));
     if (began_ns > 0 && began_ns < now_ns)
         buf_printf(text, "    its loop has been in one turn for %.3f s\n", (double)(now_ns - began_ns) / 1e9);
 }

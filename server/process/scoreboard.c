@@ -58,7 +58,6 @@ struct scoreboard *scoreboard_map(int fd)
 void scoreboard_leave(void)
 {
     int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    if (mapped)
-        mmap(mapped, sizeof(*mapped), PROT_READ | PROT_WRITE, flags, -1, 0);
-    mapped = NULL;
+    if (mapped && mmap(mapped, sizeof(*mapped), PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED)
+        mapped = NULL;
 }

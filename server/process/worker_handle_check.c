@@ -80,7 +80,7 @@ static void report_slow(struct worker_handle *worker, const struct inflight_view
     if (count > 1)
         snprintf(others, sizeof(others), " and %u more", count - 1);
     report_begin(worker, REPORT_SLOW, "Slow in worker %d, for %.1f s already (--slow-request): %s%s%s",
-                 (int)worker->pid, (double)(now_ms - oldest->began_ns / 1000000) / 1e3, oldest->line,
+                 (int)worker->pid, inflight_age(oldest), oldest->line,
                  oldest->truncated ? "..." : "", others);
     worker->slow_report_ms = now_ms + REPORT_EVERY_MS;
 }
@@ -145,12 +145,11 @@ static uint64_t find_overdue(const struct worker_handle *worker, uint64_t now_ms
     return next_ms;
 }
 
-static void kill_for(struct worker_handle *worker, const struct inflight_view *view, uint64_t now_ms)
+static void kill_for(struct worker_handle *worker, const struct inflight_view *view)
 {
     bool had_grace = view->soft_ms > 0 && view->hard_ms == view->soft_ms + (uint64_t)worker->request_grace_ms;
     report_kill(worker, "Worker %d was still at a request after %.1f s (%s): killed. It was %s%s", (int)worker->pid,
-                (double)(now_ms - view->began_ns / 1000000) / 1e3,
-                had_grace ? "--request-timeout, --request-timeout-grace" : "--timeout", view->line,
+                inflight_age(view), had_grace ? "--request-timeout, --request-timeout-grace" : "--timeout", view->line,
                 view->truncated ? "..." : "");
 }
 
@@ -166,7 +165,7 @@ static uint64_t check_overdue(struct worker_handle *worker, uint64_t now_ms)
         return next_ms;
     if (worker->state == WORKER_HANDLE_RETIRING && others > 0)
         return now_ms + SPARED_MS;
-    kill_for(worker, &overdue, now_ms);
+    kill_for(worker, &overdue);
     return 0;
 }
 
