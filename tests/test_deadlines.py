@@ -222,6 +222,13 @@ def test_wsgi_thread_that_cannot_be_interrupted_is_answered(tmp_path: Path) -> N
         assert get(server, "/") == (200, b"hello")
 
 
+def test_wsgi_that_gives_in_is_no_failure(wsgi: Server) -> None:
+    assert get(wsgi, "/gives_in")[0] == 504
+    wsgi.wait_log("gave in")
+    wait_replaced(wsgi)
+    assert "[ERROR]" not in wsgi.log
+
+
 def test_wsgi_that_waits_for_its_body(wsgi: Server) -> None:
     with asked(wsgi, "/reads_body", "Content-Length: 100000", method="POST") as client:
         client.send(bytes(70000))

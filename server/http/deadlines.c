@@ -181,11 +181,13 @@ static const char *outcome_of(const struct request *r)
 
 static void log_expired(struct request *r)
 {
-    const struct endpoint *client = request_client(r);
+    struct str client = request_client(r)->host;
+    if (client.len == 0)
+        client = STR("a unix socket");
     int target_len = r->target.len < LOGGED_BYTES ? (int)r->target.len : LOGGED_BYTES;
     log_warning("Request timed out after %.1f s (--request-timeout): %.*s %.*s from %.*s: %s",
                 (double)(clock_ms() - r->core.given_ms) / 1e3, (int)r->method.len, r->method.p, target_len, r->target.p,
-                (int)client->host.len, client->host.p, outcome_of(r));
+                (int)client.len, client.p, outcome_of(r));
 }
 
 static void tell_app(struct http_server *server, struct request *r)

@@ -161,6 +161,8 @@ void request_recall(struct request *r)
 enum request_result request_start(struct request *r, int status, struct str reason, const struct field *fields,
                                   size_t count)
 {
+    if (r->core.overruled && r->conn == NULL)
+        return REQUEST_GONE;
     if (r->response != RESPONSE_NONE)
         return refuse(r, "the response was started already");
     if (r->conn == NULL)

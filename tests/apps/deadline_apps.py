@@ -288,6 +288,17 @@ def wsgi_handles_exceptions(environ: Environ, start: Call) -> list[bytes]:
 
 
 @wsgi_route
+def wsgi_gives_in(environ: Environ, start: Call) -> list[bytes]:
+    try:
+        while True:
+            time.sleep(0.01)
+    except licorne.RequestTimeout:
+        start("200 OK", [])
+    say("gave in")
+    return [b"too late"]
+
+
+@wsgi_route
 def wsgi_extends(environ: Environ, start: Call) -> list[bytes]:
     deadline = environ["licorne.deadline"]
     before = deadline.remaining()

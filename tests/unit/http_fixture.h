@@ -36,7 +36,8 @@ struct http_fixture {
     bool closed;                                 /* the server's side is shut */
     int requests;                                /* on_request calls */
     int complete;                                /* requests whose body came to its end */
-    int disconnects, writables;
+    int disconnects, writables, deadlines;
+    enum app_given_up given_up;                  /* what it says to a deadline */
     struct request *kept;                        /* of /later, one reference */
     struct buf heads;                            /* of each request: "method target host version body\n" */
     bool (*on_request)(struct request *request); /* the test's own; true: handled */
@@ -138,10 +139,18 @@ static void fixture_on_disconnect(struct request *r)
     }
 }
 
+static enum app_given_up fixture_on_deadline(struct request *r)
+{
+    (void)r;
+    fx.deadlines++;
+    return fx.given_up;
+}
+
 static const struct app_ops fixture_ops = { .on_request = fixture_on_request,
                                             .on_body = fixture_on_body,
                                             .on_writable = fixture_on_writable,
-                                            .on_disconnect = fixture_on_disconnect };
+                                            .on_disconnect = fixture_on_disconnect,
+                                            .on_deadline = fixture_on_deadline };
 
 /* A new connection; the former one is closed. */
 static void fixture_connect(void)

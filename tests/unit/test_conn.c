@@ -266,7 +266,7 @@ static void a_body_that_stops_is_answered_with_408(void)
     CHECK(fixture_until(fixture_is_closed));
     CHECK(fixture_starts("HTTP/1.1 408 "));
     CHECK_INT(fx.disconnects, 1);
-    CHECK_INT(request_start(fx.kept, 200, STR(""), NULL, 0), REQUEST_INVALID);
+    CHECK_INT(request_start(fx.kept, 200, STR(""), NULL, 0), REQUEST_GONE);
     CHECK_INT(request_write(fx.kept, STR("x"), false, NULL), REQUEST_GONE);
     fixture_close();
 }
