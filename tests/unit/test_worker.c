@@ -143,7 +143,7 @@ static int client_of(const struct stage *stage)
 
 static void tell(const struct stage *stage, bool graceful, bool last)
 {
-    struct channel_stop stop = { graceful, last };
+    struct channel_stop stop = { .graceful = graceful, .last = last };
     channel_send(stage->master, CHANNEL_STOP, &stop, sizeof(stop), NULL, 0);
 }
 
