@@ -532,6 +532,9 @@ static void hear_event(struct mold *m)
     case EVENT_WORKER_EXITED:
         hooks_tell("child_exited", "(iI)", event.pid, event.age);
         break;
+    case EVENT_UPGRADE:
+        hooks_tell("upgrades", "()");
+        break;
     case EVENT_EXIT:
         hooks_tell("server_exits", "()");
         break;

@@ -130,9 +130,9 @@ def test_the_file_runs_once_and_imports_from_the_working_directory(tmp_path):
 
 
 def test_a_hook_is_said_not_to_be_called(tmp_path):
-    write(tmp_path, {"gunicorn.conf.py": "\ndef pre_exec(server):\n    raise SystemExit\n"})
+    write(tmp_path, {"gunicorn.conf.py": "\ndef ssl_context(config, factory):\n    raise SystemExit\n"})
     with Server("web:app", cwd=tmp_path) as server:
-        assert 'gunicorn.conf.py:2: the hook "pre_exec" is not called' in server.log
+        assert 'gunicorn.conf.py:2: the hook "ssl_context" is not called' in server.log
 
 
 def test_a_slip_is_answered_with_the_nearest_name(tmp_path):

@@ -186,6 +186,15 @@ def test_in_flight_requests_of_the_old_one_are_finished(folder: Path) -> None:
         end(server, new)
 
 
+def test_pre_exec(folder: Path) -> None:
+    (folder / "gunicorn.conf.py").write_text("def pre_exec(server):\n    server.log.info('before %d', server.pid)\n")
+    with Server("a:app", cwd=folder) as server:
+        new = upgrade(server)
+        server.wait_log(f"before {server.pid}")
+        server.stop()
+        end(server, new)
+
+
 def test_the_new_one_has_the_new_command(folder: Path) -> None:
     """The program is looked for again, under the name by which it was started: here a link that changes."""
     link = folder / "licorne"

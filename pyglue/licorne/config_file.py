@@ -23,10 +23,10 @@ PROJECT_FILE = "pyproject.toml"  # its table [tool.licorne]
 
 HOOKS = frozenset(
     "on_starting on_reload when_ready pre_fork post_fork post_worker_init worker_int worker_abort pre_request "
-    "post_request child_exit worker_exit nworkers_changed on_exit".split()
+    "post_request child_exit worker_exit nworkers_changed pre_exec on_exit".split()
 )
 UNSUPPORTED_HOOKS = frozenset(
-    ("pre_exec", "ssl_context", "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")
+    ("ssl_context", "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")
 )
 
 # Other ways to say `bind`. In a file that has `bind`, names like these are its own variables.

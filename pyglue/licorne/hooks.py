@@ -34,6 +34,7 @@ ARITIES: dict[str, tuple[int, ...]] = {
     "child_exit": (2,),
     "worker_exit": (2,),
     "nworkers_changed": (3,),
+    "pre_exec": (1,),
     "on_exit": (1,),
 }
 
@@ -216,6 +217,10 @@ def child_exited(pid: int, age: int) -> None:
     gone = _forked.pop(age, None) or Worker(server, age)
     gone.pid, gone.alive = pid, False
     _call("child_exit", server, gone)
+
+
+def upgrades() -> None:
+    _call("pre_exec", server)
 
 
 def server_exits() -> None:

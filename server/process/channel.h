@@ -71,6 +71,7 @@ enum channel_event_kind {
     EVENT_READY,           /* the sockets listen; once a server */
     EVENT_RELOAD,
     EVENT_WORKER_EXITED,   /* pid, age */
+    EVENT_UPGRADE,         /* another master is about to be started */
     EVENT_EXIT,            /* all workers have ended, the server will */
 };
 

@@ -12,8 +12,8 @@
 static bool is_here(const char *path)
 {
     struct stat there, here;
-    return path && path[0] == '/' && stat(path, &there) == 0 && stat(".", &here) == 0 &&
-           there.st_dev == here.st_dev && there.st_ino == here.st_ino;
+    return path && path[0] == '/' && stat(path, &there) == 0 && stat(".", &here) == 0 && there.st_dev == here.st_dev &&
+           there.st_ino == here.st_ino;
 }
 
 int home_init(struct home *home)

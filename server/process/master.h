@@ -143,6 +143,7 @@ void master_tell_loaded(struct master *master, struct mold_handle *mold);
 /* The number of workers wanted may have changed. */
 void master_tell_workers(struct master *master);
 void master_tell_death(struct master *master, const struct worker_handle *worker);
+void master_tell_upgrade(const struct master *master);
 /* Before it is stopped. */
 void master_tell_exit(const struct master *master, const struct mold_handle *mold);
 /* It is stopped only when all workers have ended. */

@@ -67,6 +67,13 @@ void master_tell_death(struct master *master, const struct worker_handle *worker
              (struct channel_event){ .kind = EVENT_WORKER_EXITED, .pid = (int32_t)worker->pid, .age = worker->age });
 }
 
+void master_tell_upgrade(const struct master *master)
+{
+    const struct mold_handle *mold = master_listening_mold(master);
+    if (mold)
+        tell(mold, (struct channel_event){ .kind = EVENT_UPGRADE });
+}
+
 void master_tell_exit(const struct master *master, const struct mold_handle *mold)
 {
     if (mold && mold == master_listening_mold(master))

@@ -87,8 +87,7 @@ static void give_log(const struct master *master, const struct settings *setting
 }
 
 /* Who serves must be able to open them, now and when they have been moved away. */
-static void give_logs(const struct master *master, const struct settings *settings,
-                      const struct privileges *privileges)
+static void give_logs(const struct master *master, const struct settings *settings, const struct privileges *privileges)
 {
     if (!privileges->drop)
         return;

@@ -66,8 +66,9 @@ static bool may_drop(const struct settings *settings, struct buf *errors)
 {
     if (geteuid() == 0)
         return true;
-    buf_printf(errors, "%s = \"%s\": only root can become another one, and this is user %u: start as root, or leave user "
-                       "and group out\n",
+    buf_printf(errors,
+               "%s = \"%s\": only root can become another one, and this is user %u: start as root, or leave user "
+               "and group out\n",
                is_set(settings->user) ? "user" : "group", is_set(settings->user) ? settings->user : settings->group,
                (unsigned)geteuid());
     return false;
@@ -82,7 +83,8 @@ bool privileges_find(struct privileges *privileges, const struct settings *setti
     if (is_set(settings->group) && !find_group(privileges, settings->group, errors))
         return false;
     if (!known && !is_set(settings->group)) {
-        buf_printf(errors, "user = \"%s\" has no entry in the user database: say the group too (--group)\n", settings->user);
+        buf_printf(errors, "user = \"%s\" has no entry in the user database: say the group too (--group)\n",
+                   settings->user);
         return false;
     }
     privileges->initgroups = settings->initgroups && privileges->name[0];

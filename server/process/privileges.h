@@ -9,7 +9,7 @@ struct buf;
 struct settings;
 
 struct privileges {
-    bool drop;  /* else the processes are who they are already, and nothing below counts */
+    bool drop; /* else the processes are who they are already, and nothing below counts */
     uid_t uid;
     gid_t gid;
     bool initgroups;

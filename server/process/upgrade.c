@@ -97,8 +97,8 @@ static int start_successor(struct master *master)
 static const char *reason_against(const struct master *master)
 {
     if (getpid() == 1)
-        return "as process 1 this one cannot be followed by another: with it the container ends. HUP serves new code and "
-               "configuration";
+        return "as process 1 this one cannot be followed by another: with it the container ends. HUP serves new code "
+               "and configuration";
     if (master->stopping || master->drain_ms > 0)
         return "the server is stopping";
     if (!master->serving)
@@ -115,6 +115,7 @@ const char *upgrade_begin(struct master *master)
     const char *reason = reason_against(master);
     if (reason)
         return reason;
+    master_tell_upgrade(master);
     if (start_successor(master) != 0)
         return strerror(errno);
     master->upgrade.succeeded = false;
@@ -216,7 +217,8 @@ static int inherit(struct master *master, int channel)
     master->upgrade.to_predecessor = channel;
     fcntl(channel, F_SETFD, FD_CLOEXEC);
     if (channel_receive(channel, master->message) <= 0 || !take_heritage(master, master->message)) {
-        log_error("The old master's sockets cannot be taken over (" VARIABLE " is licorne's own): stop it and start anew");
+        log_error("The old master's sockets cannot be taken over (" VARIABLE
+                  " is licorne's own): stop it and start anew");
         return -1;
     }
     set_neighbour(master, true);

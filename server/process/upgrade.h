@@ -24,10 +24,10 @@ struct master;
 #define UPGRADE_POLLED 2
 
 struct upgrade {
-    pid_t successor, predecessor; /* 0: none */
+    pid_t successor, predecessor;     /* 0: none */
     int to_successor, to_predecessor; /* channels; -1: none */
-    bool succeeded;               /* the successor is ready */
-    mode_t umask;                 /* of the start */
+    bool succeeded;                   /* the successor is ready */
+    mode_t umask;                     /* of the start */
 };
 
 /* First of all: keeps the command line, before titles are written over it. */
