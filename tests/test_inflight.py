@@ -143,6 +143,7 @@ def block(log: str, first: str) -> str:
 # --- status
 
 
+@pytest.mark.sanitized
 def test_requests_are_listed_while_they_last(folder: Path) -> None:
     with serve(folder, "a:app") as server:
         with asking(server, "/wait/1?a=%20b") as first:
@@ -198,6 +199,14 @@ def test_a_blocked_worker_is_seen_as_it_is(folder: Path, app: str, args: list[st
         assert workers(folder)[0]["turn_s"] < workers(folder)[0]["longest_turn_s"]
 
 
+def test_a_long_request_line_is_cut(folder: Path) -> None:
+    with serve(folder, "a:app") as server, asking(server, '/wait/"?' + "x" * 300):
+        wait_until(lambda: current(folder), "the request")
+        assert re.fullmatch('GET /wait/"[?]x{100,140}', current(folder)[0]["request"])
+        assert re.search(r'GET /wait/"[?]x{100,140}\.\.\. from 127', ctl(folder, "status"))
+        get(server, "/go")
+
+
 def test_threads_are_named(folder: Path) -> None:
     with serve(folder, "w:app", "--threads", "3") as server, asking(server, "/block") as client:
         wait_until(lambda: any(request["thread"] for request in current(folder)), "a thread")
@@ -238,6 +247,7 @@ def test_top_shows_what_status_shows(folder: Path) -> None:
 # --- dump
 
 
+@pytest.mark.sanitized
 def test_a_dump_tells_which_task_serves_what(folder: Path) -> None:
     with serve(folder, "a:app") as server, asking(server, "/wait/7") as client:
         wait_current(folder, "GET /wait/7")
@@ -255,6 +265,21 @@ def test_a_dump_tells_which_task_serves_what(folder: Path) -> None:
         assert re.search(rf"thread {server.workers()[0]} (sleeps|runs)", dump)
         assert "no Python frame" not in dump
         assert dump.count("Task ") == 1, dump
+        get(server, "/go")
+
+
+def test_a_worker_that_cannot_tell(folder: Path) -> None:
+    """What the master knows is told all the same."""
+    with serve(folder, "a:app") as server, asking(server, "/wait"):
+        wait_current(folder, "GET /wait")
+        (pid,) = server.workers()
+        os.kill(pid, signal.SIGSTOP)
+        dump = ctl(folder, "dump", "1")
+        assert re.search(r"GET /wait from ", dump)
+        assert re.search(rf"thread {pid} is stopped", dump)
+        assert "(it does not answer" in dump
+        os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: "Task serves GET /wait" in ctl(folder, "dump", "1"), "a whole dump")
         get(server, "/go")
 
 
@@ -341,6 +366,7 @@ def test_the_slowlog(folder: Path) -> None:
 # --- kills and deaths
 
 
+@pytest.mark.sanitized
 def test_one_block_tells_of_a_kill(folder: Path) -> None:
     with serve(folder, "a:app", "--timeout", "0.5") as server, asking(server, "/wait") as lost:
         wait_current(folder, "GET /wait")

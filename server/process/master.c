@@ -257,7 +257,7 @@ static void check_report(struct master *master, struct worker_handle *worker, ui
     if (!worker->report)
         return;
     if (now_ms >= worker->report->due_ms)
-        master_end_report(master, worker, STR("(it does not answer: no thread of it could be started)"));
+        master_end_report(master, worker, STR("(it does not answer)"));
     else
         master_look_at(master, worker->report->due_ms);
 }

@@ -8,7 +8,7 @@
 #include "server/process/master.h"
 #include "server/process/mold_handle.h"
 
-#define LINE_MAX_BYTES (16 * 1024)
+#define LINE_MAX_BYTES (CHANNEL_MAX_BYTES - sizeof(struct channel_log))
 
 static const struct master *logging; /* one a process */
 

@@ -36,10 +36,22 @@ static const char *state_note(enum inflight_state state)
     }
 }
 
+/* It may be for a terminal: a client's bytes that are no plain ASCII are spelled out. */
+static void put_plain(const char *bytes, struct buf *text)
+{
+    for (const unsigned char *p = (const unsigned char *)bytes; *p; p++)
+        if (*p >= 0x20 && *p < 0x7f)
+            buf_append(text, p, 1);
+        else
+            buf_printf(text, "\\x%02x", *p);
+}
+
 static void put_request(const struct inflight_view *view, struct buf *text)
 {
-    buf_printf(text, "      %s%s from %s", view->line, view->truncated ? "..." : "",
-               *view->client ? view->client : "a unix socket");
+    buf_append_str(text, STR("      "));
+    put_plain(view->line, text);
+    buf_printf(text, "%s from ", view->truncated ? "..." : "");
+    put_plain(*view->client ? view->client : "a unix socket", text);
     if (view->client_port >= 0)
         buf_printf(text, ":%d", view->client_port);
     buf_printf(text, ", for %.3f s%s", inflight_age(view), state_note(view->state));
