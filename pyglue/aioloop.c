@@ -2,6 +2,7 @@
  * is the standard library's selector loop, over our readers and writers (licorne/loop.py joins them). The attributes
  * that the standard library's code writes are descriptors here, so that C reads them without a dictionary. */
 #include "pyglue/aioloop.h"
+#include "pyglue/aioloop_address.h"
 #include "pyglue/aioloop_impl.h"
 #include "pyglue/module.h"
 
@@ -334,6 +335,7 @@ static PyMethodDef aioloop_methods[] = {
     { "_remove_reader", aioloop_remove_reader, METH_O, NULL },
     { "_remove_writer", aioloop_remove_writer, METH_O, NULL },
     { "_watched", aioloop_watched, METH_O, "What is watched of a descriptor: 1 read, 2 write, 3 both." },
+    { "_accept", address_accept, METH_O, "Accept a connection: (descriptor, peer's address), or None." },
     { "_add_callback", aioloop_add_callback, METH_O, NULL },
     { "_add_callback_signalsafe", aioloop_add_callback_signalsafe, METH_O, NULL },
     { "_write_to_self", aioloop_write_to_self, METH_NOARGS, NULL },

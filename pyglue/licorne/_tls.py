@@ -19,6 +19,14 @@ if sys.version_info >= (3, 11):
                 super()._get_app_transport().write = self._write
             return self._app_transport
 
+        def _set_app_protocol(self, app_protocol: Any) -> None:
+            super()._set_app_protocol(app_protocol)
+            # A BufferedProtocol by its methods, where there are no others.
+            if hasattr(app_protocol, "get_buffer") and not hasattr(app_protocol, "data_received"):
+                self._app_protocol_get_buffer = app_protocol.get_buffer
+                self._app_protocol_buffer_updated = app_protocol.buffer_updated
+                self._app_protocol_is_buffer = True
+
         def connection_lost(self, exc: BaseException | None) -> None:
             transport = self._app_transport
             super().connection_lost(exc)

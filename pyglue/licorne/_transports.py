@@ -4,9 +4,10 @@ they keep in attributes is kept there, where reading and writing need it."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 import socket
-from asyncio import selector_events, unix_events
+from asyncio import base_events, selector_events, trsock, unix_events
 from typing import Any
 
 from licorne import _core
@@ -21,6 +22,16 @@ def _forward(name: str) -> property:
     return property(operator.attrgetter(f"_native.{name}"), store)
 
 
+_family = socket.socket.__base__.family.__get__  # without the enumeration
+
+
+def _peer_name(sock: socket.socket) -> Any:
+    try:
+        return sock.getpeername()
+    except OSError:
+        return None
+
+
 class _ProtocolFailed:
     """Of transports that go on when a callback of their protocol fails, as in the standard library."""
 
@@ -30,8 +41,12 @@ class _ProtocolFailed:
         self._loop.call_exception_handler(context)
 
 
+# From Python 3.13 a server is told which of its connections comes and goes.
+_SERVER_KNOWS = base_events.Server._attach.__code__.co_argcount > 1
+
+
 class SocketTransport(selector_events._SelectorSocketTransport):
-    """The standard library's transport, with its hot half native: reading, writing, and the state that both need."""
+    """The standard library's, made and ended in fewer steps: a server does both for each connection."""
 
     _buffer = _forward("buffer")
     _closing = _forward("closing")
@@ -41,26 +56,72 @@ class SocketTransport(selector_events._SelectorSocketTransport):
     _paused = _forward("paused")
     _protocol = _forward("protocol")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        self._native = stream = _core.Stream(loop, self, sock.fileno())
+    # What its initialisers would set.
+    _protocol_connected = True
+    _protocol_paused = False
+    _high_water, _low_water = 64 * 1024, 16 * 1024
+    _server = None
+
+    def __init__(
+        self,
+        loop: Any,
+        sock: socket.socket,
+        protocol: asyncio.BaseProtocol,
+        waiter: asyncio.Future | None = None,
+        extra: dict | None = None,
+        server: Any = None,
+    ) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._sock_fd = fd = sock.fileno()
+        self._extra = {"peername": _peer_name(sock)} if extra is None else extra
+        self._native = stream = _core.Stream(loop, self, fd)
         self.write = stream.write
         self.writelines = stream.writelines
         self.is_closing = stream.is_closing
         self.is_reading = stream.is_reading
         self.get_write_buffer_size = stream.get_write_buffer_size
-        super().__init__(loop, sock, *args, **kwargs)
-        if sock.proto == 0 and sock.family in (socket.AF_INET, socket.AF_INET6):  # the standard library sees no TCP
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        stream.protocol = protocol
+        if server is not None:
+            self._server = server
+            server._attach(self) if _SERVER_KNOWS else server._attach()
+        loop._transports[fd] = self
+        if _family(sock) != socket.AF_UNIX:
+            with contextlib.suppress(OSError):  # another protocol than TCP
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        loop.call_soon(protocol.connection_made, self)
+        loop.call_soon(self._start, waiter)
+
+    def _start(self, waiter: asyncio.Future | None) -> None:
+        if self.is_reading():
+            self._native.start_reading()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _add_reader(self, fd: int, callback: Any) -> None:
         if self.is_reading():
             self._native.start_reading()
 
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        if name not in self._extra and self._sock is not None:
+            if name == "socket":
+                self._extra[name] = trsock.TransportSocket(self._sock)
+            elif name == "sockname":
+                self._extra[name] = self._sock.getsockname()
+        return self._extra.get(name, default)
+
     # What ends a connection looks at the state that a failed write leaves: so what was written is sent first.
 
     def close(self) -> None:
-        self._native.flush()
-        super().close()
+        stream = self._native
+        stream.flush()
+        if stream.closing:
+            return
+        stream.closing = True
+        self._loop._remove_reader(self._sock_fd)
+        if not stream.get_write_buffer_size():
+            stream.conn_lost += 1
+            self._loop.call_soon(self._call_connection_lost, None)
 
     def write_eof(self) -> None:
         self._native.flush()
@@ -70,8 +131,22 @@ class SocketTransport(selector_events._SelectorSocketTransport):
         self._native.flush()
         super()._force_close(exc)
 
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        stream = self._native
+        try:
+            stream.protocol.connection_lost(exc)
+        finally:
+            waiter, server = stream.empty_waiter, self._server
+            self._sock.close()
+            self._sock = self._loop = self._server = None
+            stream.protocol = None
+            if server is not None:
+                server._detach(self) if _SERVER_KNOWS else server._detach()
+            if waiter is not None:
+                waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        selector_events._SelectorTransport.set_protocol(self, protocol)  # the next class would keep a method of ours
+        self._native.protocol = protocol
 
 
 class DatagramTransport(_ProtocolFailed, selector_events._SelectorDatagramTransport, asyncio.DatagramTransport):
@@ -90,11 +165,7 @@ class DatagramTransport(_ProtocolFailed, selector_events._SelectorDatagramTransp
         address: Any = None,
         *args: Any,
     ) -> None:
-        try:
-            remote = sock.getpeername()
-        except OSError:
-            remote = None
-        self._native = _core.Datagram(loop, self, sock.fileno(), sock.family, remote)
+        self._native = _core.Datagram(loop, self, sock.fileno(), sock.family, _peer_name(sock))
         self.sendto = self._native.sendto
         super().__init__(loop, sock, protocol, address, *args)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
 import os
 import selectors
@@ -21,6 +22,7 @@ import threading
 import weakref
 from asyncio import base_events, events, format_helpers, selector_events, unix_events
 from asyncio.log import logger
+from collections.abc import Callable
 from typing import Any
 
 from licorne import _core
@@ -57,6 +59,14 @@ class _Selector:
 
     def close(self) -> None:
         pass
+
+
+_family, _type, _proto = (getattr(socket.socket.__base__, name).__get__ for name in ("family", "type", "proto"))
+
+
+def _kind(sock: socket.socket) -> tuple[int, int, int]:
+    """What a connection that it accepts is, as socket() takes it, without the enumerations."""
+    return _family(sock), _type(sock) | socket.SOCK_NONBLOCK, _proto(sock)
 
 
 def _exit_code(pid: int) -> int:
@@ -104,6 +114,39 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         self._poller_close()
 
     # --- transports ---
+
+    def _accept_connection(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *timeouts: float | None,
+    ) -> None:
+        """A connection needs no Task here, each its own context though."""
+        if sslcontext is not None or self._debug or type(sock) is not socket.socket:
+            super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+            return
+        try:
+            for _ in range(backlog):
+                accepted = self._accept(sock.fileno())
+                if accepted is None:
+                    break
+                contextvars.copy_context().run(self._begin_connection, protocol_factory, sock, server, *accepted)
+        except OSError:  # the standard library meets it too, and knows when to try again
+            super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+
+    def _begin_connection(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], listener: Any, server: Any, fd: int, peer: Any
+    ) -> None:
+        conn = socket.socket(*_kind(listener), fd)
+        try:
+            SocketTransport(self, conn, protocol_factory(), None, {"peername": peer}, server)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException:  # which the standard library tells of in debug mode alone
+            conn.close()
 
     def _make_socket_transport(
         self,
