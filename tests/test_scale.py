@@ -120,6 +120,7 @@ def test_long_lived_connections_are_spread_evenly(folder):
         assert spread(clients.counts()) <= 1.1
 
 
+@pytest.mark.sanitized
 def test_who_has_few_connections_gets_the_next_ones(folder):
     with serve(folder, "--workers", "3") as server, Clients(server) as clients:
         clients.add(90)
@@ -162,6 +163,7 @@ def test_a_blocked_worker_delays_no_newcomer(folder):
         client.close()
 
 
+@pytest.mark.sanitized
 def test_what_a_full_worker_cannot_take_others_do(folder):
     with serve(folder, "--workers", "2", "--worker-connections", "10") as server, Clients(server) as clients:
         clients.add(20)

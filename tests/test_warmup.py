@@ -79,6 +79,7 @@ def log_of(server: Server) -> list[tuple[int, str]]:
     return [(pid, what) for pid, what in log if what not in ("http /last", "lifespan ")]
 
 
+@pytest.mark.sanitized
 @KINDS
 def test_paths_run_through_the_application_in_the_mold(tmp_path, text):
     with serve(tmp_path, text, "--preload", "--workers", "2", "--warmup", "/a", "--warmup", "/b?x=1") as server:
