@@ -24,7 +24,8 @@ import time
 from pathlib import Path
 
 HELLO, SETTINGS, CONFIGURED, LOADED, SPAWN, READY, FAILED, LEAVING, STOP, REOPEN, EVENT, LOG, AWAKE = range(1, 14)
-VERSION = 5
+SOURCES = Path(__file__).resolve().parents[2]
+VERSION = int(re.search(r"#define CHANNEL_VERSION (\d+)", (SOURCES / "server/process/channel.h").read_text())[1])
 NO_SLOT = 0xFFFFFFFF
 TAB = "\t1\tfake.conf.py:1\t"  # between name and value: source and origin
 MAX_BYTES = 128 * 1024 + 4
