@@ -408,7 +408,7 @@ class Clients:
         self.waiting = collections.deque(client for client in self.all if client.role != "stream")
         self.waiting_streams = collections.deque(client for client in self.all if client.role == "stream")
         self.busy: dict[Client, None] = {}  # in the order in which they began
-        self.began = self.last_good = self.phase_began = time.monotonic()
+        self.began = self.last_good = self.phase_began = self.noted = time.monotonic()
         self.asked = self.tokens = 0
         self.stopping = self.last_call = False
         self.phases: dict[str, Phase] = {}
@@ -424,16 +424,20 @@ class Clients:
     # --- telling
 
     def enter_phase(self, name: str) -> Phase:
-        now = time.monotonic()
-        if self.phases:
-            self.phase.seconds += now - self.phase_began
-        self.phase_began = now
+        self.note_time()
+        self.phase_began = time.monotonic()
         self.phase_name = name
         self.phase = self.phases.setdefault(name, Phase())
         return self.phase
 
+    def note_time(self) -> None:
+        now = time.monotonic()
+        if self.phases:
+            self.phase.seconds += now - self.noted
+        self.noted = now
+
     def tell(self) -> str:
-        self.enter_phase(self.phase_name)
+        self.note_time()
         return json.dumps(
             {
                 "phases": {name: vars(phase) for name, phase in self.phases.items()},
