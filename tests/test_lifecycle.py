@@ -361,9 +361,10 @@ def test_descriptors_run_out(tmp_path: Path) -> None:
     """More clients than descriptors: each is served in its turn."""
     with serving(tmp_path, "asgi", "--workers", "2", "--open-files", "64") as site:
         with Loader(site.server.address, kept=120, fresh=10, kept_requests=5, rate=600) as loader:
-            report = loader.wait_good(1500)
-            assert report.connections > 80
+            loader.wait_good(1500)
             site.check(loader.stop())
+        assert 1 <= site.server.log.count("they take turns") <= site.workers
+        assert "Cannot accept" not in site.server.log
 
 
 def test_a_crash_loop(tmp_path: Path) -> None:

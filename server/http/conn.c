@@ -17,7 +17,7 @@
 #include "server/net/exchange.h"
 #include "server/net/proxy_protocol.h"
 
-#define SILENT_MS 1000         /* so long after its beginning a connection that says nothing may be needed for others */
+#define SILENT_MS 1000         /* a connection on which nothing has come for so long may be needed for others */
 #define LINGER_BRIEFLY_MS 1000 /* instead of linger_timeout, when the place is needed, or the worker leaves */
 
 static void conn_enter(struct conn *c, enum conn_state state);
@@ -820,9 +820,8 @@ void conn_expect_proxy(struct conn *c)
 
 bool conn_yield(struct conn *c)
 {
-    bool silent = c->state == CONN_HEAD && c->request == NULL &&
-                  loop_now_ms(c->server->loop) >= c->since_ms + SILENT_MS;
-    if (c->state != CONN_IDLE && !silent)
+    bool rests = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
+    if (!rests || loop_now_ms(c->server->loop) < c->since_ms + SILENT_MS)
         return false;
     coarse_timer_arm(c->server->loop, &c->timer, 0);
     return true;

@@ -57,13 +57,18 @@ void handover_stop_taking(struct handover *handover)
     }
 }
 
-void handover_shut(struct handover *handover)
+static bool has_neighbour(const struct handover *handover)
 {
     const struct scoreboard *board = handover->inherit->scoreboard;
-    if (board && atomic_load_explicit(&board->neighbour, memory_order_relaxed))
-        return;
-    for (int i = 0; i < handover->count; i++)
+    return board && atomic_load_explicit(&board->neighbour, memory_order_relaxed);
+}
+
+bool handover_shut(struct handover *handover)
+{
+    bool neighbour = has_neighbour(handover);
+    for (int i = 0; i < handover->count && !neighbour; i++)
         exchange_shut(handover->inherit->exchanges[i][EXCHANGE_IN]);
+    return neighbour;
 }
 
 /* --- giving ------------------------------------------------------------------------------------------------------- */
@@ -78,7 +83,7 @@ static bool could_take(const struct slot *slot, const struct inherit *self)
 static bool somebody_could_take(const struct handover *handover)
 {
     const struct scoreboard *board = handover->inherit->scoreboard;
-    if (board && atomic_load_explicit(&board->neighbour, memory_order_relaxed))
+    if (has_neighbour(handover))
         return true;
     uint32_t end = board ? atomic_load_explicit(&board->loads_end, memory_order_relaxed) : 0;
     for (uint32_t i = 0; i < end; i++)

@@ -30,8 +30,9 @@ void handover_start(struct handover *handover);
 void handover_pause(struct handover *handover, bool paused);
 /* Takes no more. Giving goes on. Idempotent. */
 void handover_stop_taking(struct handover *handover);
-/* The master is gone, and so are the siblings soon: nobody passes anything on any more, but to another server's. */
-void handover_shut(struct handover *handover);
+/* The master is gone, and so are the siblings soon: nobody passes anything on any more, but to another server's workers:
+ * true if there are such. */
+bool handover_shut(struct handover *handover);
 
 /* To whoever takes it. EXCHANGE_SHUT also if nobody is there who could. */
 enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel);

@@ -35,7 +35,9 @@
 
 static void stop_worker(struct master *master, struct worker_handle *worker)
 {
-    struct channel_stop stop = { .graceful = master->graceful, .last = !master->listeners.shared, .alone = true };
+    struct channel_stop stop = { .graceful = master->graceful,
+                                 .last = !master->listeners.shared,
+                                 .alone = !upgrade_has_neighbour(master) };
     worker_handle_stop(worker, &stop);
     master_look_at(master, worker->due_ms);
 }

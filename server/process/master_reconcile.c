@@ -194,7 +194,7 @@ static void spawn_missing(struct master *master, struct generation *generation, 
 
 static void retire(struct master *master, struct worker_handle *worker, bool last)
 {
-    struct channel_stop stop = { .graceful = true, .last = last, .alone = master->parked };
+    struct channel_stop stop = { .graceful = true, .last = last, .alone = master->parked && !upgrade_has_neighbour(master) };
     worker_handle_stop(worker, &stop);
     master_look_at(master, worker->due_ms);
 }

@@ -125,10 +125,14 @@ const char *upgrade_begin(struct master *master)
     return NULL;
 }
 
-/* Whether workers pass their connections on to the other server's when they leave. */
 static void set_neighbour(struct master *master, bool there)
 {
     atomic_store(&master->board->neighbour, there);
+}
+
+bool upgrade_has_neighbour(const struct master *master)
+{
+    return atomic_load(&master->board->neighbour);
 }
 
 /* --- the predecessor's side: what becomes of it ---------------------------------------------------------------------- */

@@ -46,6 +46,9 @@ void upgrade_stopping(struct master *master);
 /* Whether it was the successor that has died. */
 bool upgrade_reap(struct master *master, const siginfo_t *death, const char *description);
 
+/* Another server's workers take the connections that this one's give away. */
+bool upgrade_has_neighbour(const struct master *master);
+
 size_t upgrade_poll(const struct upgrade *upgrade, struct pollfd polled[UPGRADE_POLLED]);
 void upgrade_turn(struct master *master, const struct pollfd polled[UPGRADE_POLLED]);
 

@@ -330,8 +330,8 @@ static void on_channel(struct watch *watch)
     watch_stop(&worker->channel);
     if (worker->state < WORKER_ENDING)
         log_error("The master is gone: this worker finishes what is in flight and ends");
-    handover_shut(&worker->handover);
-    worker_stop(worker, &(struct channel_stop){ .graceful = true, .last = true, .alone = true });
+    bool alone = !handover_shut(&worker->handover);
+    worker_stop(worker, &(struct channel_stop){ .graceful = true, .last = alone, .alone = alone });
 }
 
 static void on_unseen(void *arg)
