@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.raw_websocket import WebSocket
-from support.server import Server, command, wait_until
+from support.server import Server, command, process_state, wait_until
 from support.wsgi_probe import Fifo
 
 ASGI = """
@@ -274,6 +274,7 @@ def test_a_worker_that_cannot_tell(folder: Path) -> None:
         wait_current(folder, "GET /wait")
         (pid,) = server.workers()
         os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: process_state(pid) == "T", "the stop")
         dump = ctl(folder, "dump", "1")
         assert re.search(r"GET /wait from ", dump)
         assert re.search(rf"thread {pid} is stopped", dump)
