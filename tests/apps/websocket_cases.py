@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 notes: list[list[Any]] = []
@@ -163,6 +167,27 @@ async def websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await echo(receive, send, note)
 
 
+def memory() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def serve_stats(send: Any) -> None:
+    """What must not grow; and what was noted is forgotten."""
+    notes.clear()
+    tasks.clear()
+    gc.collect()
+    found = {
+        "objects": len(gc.get_objects()),
+        "blocks": sys.getallocatedblocks(),
+        "total_refs": getattr(sys, "gettotalrefcount", int)(),
+        "tasks": len(asyncio.all_tasks()),
+        "fds": len(os.listdir("/proc/self/fd")),
+        "rss": memory(),
+    }
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": json.dumps(found).encode()})
+
+
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         scope["state"]["from"] = "lifespan"
@@ -176,6 +201,11 @@ async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
         await websocket(scope, receive, send)
     elif scope["path"] == "/notes":
         await serve_notes(send)
+    elif scope["path"] == "/nothing":
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+    elif scope["path"] == "/stats":
+        await serve_stats(send)
     else:
         go.set()
         await serve_notes(send)
