@@ -131,7 +131,7 @@ def open_all(server: Server, count: int) -> list[socket.socket]:
             client = key.fileobj
             assert isinstance(client, socket.socket)
             if events & selectors.EVENT_WRITE:
-                client.send(offer())
+                client.send(offer("/plain"))
                 selector.modify(client, selectors.EVENT_READ)
             else:
                 assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
@@ -157,24 +157,32 @@ def others(server: Server, times: int) -> multiprocessing.Process:
     return process
 
 
+def cpu_seconds(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e9
+
+
 @pytest.mark.soak
 def test_ten_thousand_at_once() -> None:
-    """Opened at once, dropped at once: nobody else waits, and the memory comes back. (50 ms are for a machine that has
-    nothing else to do.)"""
+    """Opened at once, dropped at once: nobody else waits for long, and the memory comes back. What a request waits for
+    is counted as the worker's CPU time meanwhile, so that a busy machine does not count; CPython's collector does, and it
+    looks at all that ten thousand applications hold."""
     args = ["--worker-connections", str(2 * COUNT), "--backlog", str(COUNT)]
     with Server("websocket_cases:app", "--chdir", str(APPS), *args) as server:
+        (worker,) = server.workers()
         others(server, 1).join()  # the first time grows what stays
         before = stats(server)
-        answers = []
+        waits = []
         with Client(server.connect()) as probe:
             crowd = others(server, 3)
             while crowd.is_alive():
-                began = time.monotonic()
+                began = cpu_seconds(worker)
                 probe.ask("/nothing")
-                answers.append(time.monotonic() - began)
+                waits.append(cpu_seconds(worker) - began)
                 time.sleep(0.002)
         assert crowd.exitcode == 0
         wait_until(lambda: stats(server)["fds"] == before["fds"], "the end of all connections")
-        wait_until(lambda: stats(server)["rss"] < before["rss"] + (4 << 20), "the memory")
-    assert len(answers) > 100
-    assert max(answers) < 0.05, sorted(answers)[-20:]
+        wait_until(lambda: stats(server)["rss"] < before["rss"] + (8 << 20), "the memory")
+    waits.sort()
+    assert len(waits) > 100
+    assert waits[len(waits) * 95 // 100] < 0.05, waits[-20:]
+    assert waits[-1] < 0.15, waits[-20:]

@@ -54,7 +54,8 @@ async def echo(receive: Any, send: Any, note: list[Any]) -> None:
 async def websocket(scope: dict[str, Any], receive: Any, send: Any) -> None:
     path = scope["path"]
     note: list[Any] = [path]
-    notes.append(note)
+    if path != "/plain":
+        notes.append(note)
     accept = {"type": "websocket.accept"}
     if path == "/scope":
         note.append({key: value for key, value in scope.items() if key != "state"})
