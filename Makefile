@@ -54,6 +54,7 @@ $(TEST_TOOLS): $(wildcard tests/requirements*.txt)
 	touch $@
 
 soak: ## the tests that take minutes: leaks, gigabytes, all disturbances under load
+	@scripts/setup soak
 	@$(MAKE) --no-print-directory test ONLY=soak
 
 bench: build ## CPU time per request, side by side with uvicorn and gunicorn (see bench/README.md)

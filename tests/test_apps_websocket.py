@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ import socketio
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from support.browser import Browser, browser_command
 from support.server import Server, wait_until
 
 HERE = Path(__file__).parent
@@ -152,3 +154,28 @@ def test_node_ws(mode: str) -> None:
         "code": 4002,
         "reason": "",  # the answer has the code alone
     }
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(browser_command() is None, reason="no Chromium: scripts/setup soak installs it")
+def test_browser_reconnects_over_a_reload() -> None:
+    """A page that chats, and listens to server-sent events; after a reload (1012) both come back by themselves."""
+    with Server("chat_starlette:app", "--chdir", str(APPS), *NO_GRACE) as server, Browser(f"{server.url}/") as page:
+
+        def say(text: str) -> None:
+            wait_until(lambda: page.run("socket.readyState") == 1, "an open WebSocket")
+            wait_until(lambda: httpx.get(f"{server.url}/count").text == "1 1", "the page")
+            page.run(f"socket.send({text!r})")
+            wait_until(lambda: page.run("got[got.length - 1]") == text, f"{text} by WebSocket")
+            wait_until(lambda: page.run("heard[heard.length - 1]") == text, f"{text} as an event")
+
+        say("before")
+        assert "permessage-deflate" in page.run("socket.extensions")
+        say("x" * 100_000)
+        for round in range(3):
+            opened = page.run("opened")
+            server.send_signal(signal.SIGHUP)
+            wait_until(lambda opened=opened: page.run("opened") > opened, "the page's new WebSocket")
+            say(f"after reload {round}")
+        assert page.run("codes") == [1012] * 3
+        assert "[ERROR]" not in server.log

@@ -185,4 +185,4 @@ def test_ten_thousand_at_once() -> None:
     waits.sort()
     assert len(waits) > 100
     assert waits[len(waits) * 95 // 100] < 0.05, waits[-20:]
-    assert waits[-1] < 0.15, waits[-20:]
+    assert waits[-1] < 0.5, waits[-20:]  # whoever asks right behind all of them

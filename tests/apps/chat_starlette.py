@@ -16,13 +16,16 @@ room: set[asyncio.Queue[str]] = set()
 listeners: WeakSet[asyncio.Queue[str]] = WeakSet()  # Starlette does not end a generator whose client has gone
 
 PAGE = """<!doctype html><title>chat</title><script>
-const got = [], heard = [];
+const got = [], heard = [], codes = [];
 let socket, opened = 0;
 function connect() {
   socket = new WebSocket(`ws://${location.host}/chat`);
   socket.onopen = () => { opened += 1; };
   socket.onmessage = (event) => got.push(event.data);
-  socket.onclose = () => setTimeout(connect, 50);
+  socket.onclose = (event) => {
+    codes.push(event.code);
+    setTimeout(connect, 50);
+  };
 }
 connect();
 new EventSource("/events").onmessage = (event) => heard.push(event.data);
