@@ -10,8 +10,7 @@
 #define MAX_SECONDS 1e9 /* more is no limit */
 
 struct deadline {
-    PyObject_HEAD
-    PyObject *owner;
+    PyObject_HEAD PyObject *owner;
     int64_t (*mover)(PyObject *owner, enum deadline_move move, int64_t ms);
 };
 
@@ -110,9 +109,9 @@ static PyObject *deadline_set(PyObject *self, PyObject *argument)
 static PyObject *deadline_repr(PyObject *object)
 {
     PyObject *left = move_by(object, DEADLINE_LOOK, 0);
-    PyObject *text = left == NULL        ? NULL
-                     : left == Py_None   ? PyUnicode_FromString("<licorne.Deadline: no limit>")
-                                         : PyUnicode_FromFormat("<licorne.Deadline: %R s left>", left);
+    PyObject *text = left == NULL      ? NULL
+                     : left == Py_None ? PyUnicode_FromString("<licorne.Deadline: no limit>")
+                                       : PyUnicode_FromFormat("<licorne.Deadline: %R s left>", left);
     Py_XDECREF(left);
     return text;
 }
@@ -123,8 +122,7 @@ static PyMethodDef deadline_methods[] = {
     { "remaining", deadline_remaining, METH_NOARGS,
       "remaining(): the seconds that are left; None: there is no limit, or the response is complete." },
     { "extend", deadline_extend, METH_O, "extend(seconds): so much more; returns what remains." },
-    { "set", deadline_set, METH_O,
-      "set(seconds): so much from now on, None for no limit; returns what remains." },
+    { "set", deadline_set, METH_O, "set(seconds): so much from now on, None for no limit; returns what remains." },
     { NULL, NULL, 0, NULL },
 };
 

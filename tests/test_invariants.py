@@ -14,7 +14,7 @@ import pytest
 from support.server import Server, wait_until
 
 APPS = Path(__file__).parent / "apps"
-CALLS = "read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,epoll_ctl,close,accept4"
+CALLS = "read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,epoll_ctl,close,accept4,timer_settime,timerfd_settime,setitimer"
 REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\nUser-Agent: invariants\r\nAccept: */*\r\n\r\n"
 ROUNDS = 200
 
@@ -79,6 +79,14 @@ def test_a_kept_request_is_one_read_and_one_write(args, tmp_path):
     assert not [line for line in lines if "EAGAIN" in line and line.startswith("read(")]
     assert calls["epoll_ctl"] == 0
     assert calls["close"] == calls["accept4"] == 0
+
+
+@pytest.mark.parametrize("args", [ASGI, WSGI, THREADS], ids=["asgi", "wsgi", "wsgi-threads"])
+def test_deadlines_set_no_timers(args, tmp_path):
+    with Server(*args, "--request-timeout", "60", cwd=APPS) as server:
+        calls, lines = count_calls(server, tmp_path, kept_requests)
+    assert sum("HTTP/1.1" in line for line in lines) == 2 * ROUNDS
+    assert not [call for call in calls if "timer" in call], calls
 
 
 @pytest.mark.parametrize("args", [ASGI, WSGI], ids=["asgi", "wsgi"])

@@ -17,10 +17,10 @@
 #include "server/process/scoreboard.h"
 #include "server/process/worker_handle.h"
 
-#define MEMORY_LOOK_MS 1000 /* how often the memory is looked at, where it has a limit */
-#define SPARED_MS 1000      /* when one that has others' requests too is looked at again */
+#define MEMORY_LOOK_MS 1000  /* how often the memory is looked at, where it has a limit */
+#define SPARED_MS 1000       /* when one that has others' requests too is looked at again */
 #define REPORT_EVERY_MS 1000 /* of slow requests: no more often, each then tells of several */
-#define QUIET_MS 30000      /* left alone after so long, where `timeout` says nothing */
+#define QUIET_MS 30000       /* left alone after so long, where `timeout` says nothing */
 
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
