@@ -31,8 +31,8 @@ static void listener_starve(struct listener *listener, int error)
 {
     uint64_t now_ms = loop_now_ms(listener->loop);
     if (now_ms >= listener->starved_log_ms) {
-        log_warning("Cannot accept connections: %s; trying again every %d ms (raise the limit: ulimit -n)", strerror(error),
-                    LISTENER_RETRY_MS);
+        log_warning("Cannot accept connections: %s; trying again every %d ms (raise the limit: ulimit -n)",
+                    strerror(error), LISTENER_RETRY_MS);
         listener->starved_log_ms = now_ms + LISTENER_LOG_MS;
     }
     listener->starved = true;

@@ -1,7 +1,7 @@
 /* listener: accepts connections on one listening socket that it does not own, and for which sibling processes wait too:
- * one of them is woken for a connection (loop_line_up). EMFILE, ENFILE, ENOBUFS or ENOMEM pause it for LISTENER_RETRY_MS
- * (one log line a minute, no spin); listener_pause() is for the owner's own limit, listener_set_aside() for leaving newcomers to
- * siblings. */
+ * one of them is woken for a connection (loop_line_up). EMFILE, ENFILE, ENOBUFS or ENOMEM pause it for
+ * LISTENER_RETRY_MS (one log line a minute, no spin); listener_pause() is for the owner's own limit,
+ * listener_set_aside() for leaving newcomers to siblings. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,8 +24,8 @@ struct listener {
     uint64_t starved_log_ms; /* … which is not said again before */
     struct sockaddr_storage address; /* where it listens */
     socklen_t address_len;
-    /* How many connections may be accepted now. With 1 it goes to the end of the line afterwards; with 0 it has been set
-     * aside. NULL: LISTENER_BATCH. */
+    /* How many connections may be accepted now. With 1 it goes to the end of the line afterwards; with 0 it has been
+     * set aside. NULL: LISTENER_BATCH. */
     int (*share)(struct listener *listener);
     /* It has stepped into the line or out of it: for whatever reason. May be NULL. */
     void (*on_line)(struct listener *listener, bool in_line);

@@ -43,9 +43,9 @@ struct buf loop_take_buffer(struct loop *loop);
 void loop_give_buffer(struct loop *loop, struct buf *buffer);
 
 /* Starts an initialised watcher of a descriptor that sibling processes wait for too. The kernel wakes one of those that
- * wait, the first in line; called again, this one goes to the end of the line. In its turn it is called before all others:
- * nothing that takes long comes between being woken and accepting. Whoever steps out of the line without having looked
- * may have been woken for nothing: it is for him to wake another. */
+ * wait, the first in line; called again, this one goes to the end of the line. In its turn it is called before all
+ * others: nothing that takes long comes between being woken and accepting. Whoever steps out of the line without having
+ * looked may have been woken for nothing: it is for him to wake another. */
 struct ev_io;
 void loop_line_up(struct loop *loop, struct ev_io *watcher);
 void loop_step_out(struct loop *loop, struct ev_io *watcher);
@@ -53,8 +53,9 @@ void loop_step_out(struct loop *loop, struct ev_io *watcher);
 /* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
 
-/* From now on *began_ns says when the present turn began (CLOCK_MONOTONIC, to the millisecond), 0 while the loop
- * waits: whoever shares that memory sees a loop that is stuck. *last_ns, *longest_ns, *all_ns: how long turns lasted. NULL: ends it. */
+/* From now on *began_ns says when the present turn began (CLOCK_MONOTONIC, to the millisecond), 0 while the loop waits:
+ * whoever shares that memory sees a loop that is stuck. *last_ns, *longest_ns, *all_ns: how long turns lasted. NULL:
+ * ends it. */
 void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns, _Atomic uint64_t *last_ns,
                        _Atomic uint64_t *longest_ns, _Atomic uint64_t *all_ns);
 

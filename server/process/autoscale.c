@@ -28,7 +28,7 @@ int autoscale_most(const struct settings *settings)
     return settings->workers_max > 0 ? (int)settings->workers_max : WORKERS_MAX;
 }
 
-/* --- how busy they are ------------------------------------------------------------------------------------------------ */
+/* --- how busy they are -------------------------------------------------------------------------------------------- */
 
 /* The time that it has spent inside turns, the present one included. */
 static uint64_t turns_ns(struct slot *slot, uint64_t now_ns)
@@ -75,7 +75,7 @@ static struct crew look_at_all(struct master *master, const struct generation *g
     return crew;
 }
 
-/* --- how many that makes ----------------------------------------------------------------------------------------------- */
+/* --- how many that makes ------------------------------------------------------------------------------------------ */
 
 /* At most twice as many at once. */
 static int more(const struct crew *crew, int wanted)

@@ -1,8 +1,8 @@
-/* autoscale: how many workers are wanted between workers_min and workers_max, by how busy they are: quick up, slow down. Off
- * unless workers_max is set.
+/* autoscale: how many workers are wanted between workers_min and workers_max, by how busy they are: quick up, slow
+ * down. Off unless workers_max is set.
  *
- * A worker is busy while its loop is inside a turn; one with threads, by as many of them as have a request. What is waited
- * for (a database, a sleeping coroutine) keeps no worker busy: another one would not make it come sooner.
+ * A worker is busy while its loop is inside a turn; one with threads, by as many of them as have a request. What is
+ * waited for (a database, a sleeping coroutine) keeps no worker busy: another one would not make it come sooner.
  *
  * Looks are taken while a worker has something to do, or there are more than workers_min. At rest nothing wakes up: the
  * workers' slots are marked unseen then, and the first turn tells (worker_handle_check.c). */

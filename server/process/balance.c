@@ -13,7 +13,7 @@
 #define EXCESS_A_MS 5     /* so much above the average is worth a millisecond */
 #define SLACK_FRACTION 32 /* above the average by this part of it, and by one, is not worth waking another */
 
-/* --- the decision -------------------------------------------------------------------------------------------------- */
+/* --- the decision ------------------------------------------------------------------------------------------------- */
 
 struct sum {
     uint64_t load, count;
@@ -59,7 +59,7 @@ bool balance_admits(struct scoreboard *board, uint32_t own, uint64_t now_ns, uin
     return fits(able, mine - 1);
 }
 
-/* --- the line --------------------------------------------------------------------------------------------------------- */
+/* --- the line ----------------------------------------------------------------------------------------------------- */
 
 static bool is_alone(const struct balance *balance)
 {
@@ -117,7 +117,7 @@ static void publish(const struct balance *balance)
                               memory_order_relaxed);
 }
 
-/* --- the bell --------------------------------------------------------------------------------------------------------- */
+/* --- the bell ----------------------------------------------------------------------------------------------------- */
 
 static void on_rung(struct watch *watch)
 {
@@ -152,7 +152,7 @@ static void on_line(struct listener *listener, bool joined)
         ring(balance);
 }
 
-/* --- entry points ------------------------------------------------------------------------------------------------------ */
+/* --- entry points ------------------------------------------------------------------------------------------------- */
 
 void balance_init(struct balance *balance, struct loop *loop, struct scoreboard *board, uint32_t slot, int bell)
 {

@@ -1,14 +1,15 @@
-/* balance: how siblings share newcomers. Each worker publishes its load (connections + requests in flight) in the scoreboard.
- * The kernel wakes one waiting worker for a newcomer, in turn (net/loop.h: loop_line_up). If that one has clearly more than
- * the others have on average, it steps aside for a moment, and rings a bell that wakes one of the others:
+/* balance: how siblings share newcomers. Each worker publishes its load (connections + requests in flight) in the
+ * scoreboard. The kernel wakes one waiting worker for a newcomer, in turn (net/loop.h: loop_line_up). If that one has
+ * clearly more than the others have on average, it steps aside for a moment, and rings a bell that wakes one of the
+ * others:
  *
- *     woken -> no more than its share?  yes -> accepts one, goes to the end of the line
- *                                       no  -> out of the line, rings; 1 to 5 ms later: accepts one if it is still there,
- *                                              back into the line
+ *     woken -> no more than its share?
+ *                yes -> accepts one, goes to the end of the line
+ *                no  -> out of the line, rings; back 1 to 5 ms later, and accepts one if it is still there
  *
- * Those who cannot take it (stuck in a turn; booting, draining, full: no load published) are left out of the average. So a
- * newcomer costs one wake-up, whatever the number of workers; the bell is for loads that have drifted apart. Alone, a
- * worker accepts all that is there. */
+ * Those who cannot take it (stuck in a turn; booting, draining, full: no load published) are left out of the average.
+ * So a newcomer costs one wake-up, whatever the number of workers; the bell is for loads that have drifted apart.
+ * Alone, a worker accepts all that is there. */
 #pragma once
 
 #include <stdbool.h>

@@ -20,7 +20,7 @@ static int64_t least(int64_t a, int64_t b)
     return a == 0 || (b > 0 && b < a) ? b : a;
 }
 
-/* --- the machine ----------------------------------------------------------------------------------------------------- */
+/* --- the machine -------------------------------------------------------------------------------------------------- */
 
 static int count_affinity(void)
 {
@@ -37,7 +37,7 @@ static int64_t machine_memory(void)
     return pages > 0 && size > 0 ? (int64_t)pages * size : 0;
 }
 
-/* --- cgroups ---------------------------------------------------------------------------------------------------------- */
+/* --- cgroups ------------------------------------------------------------------------------------------------------ */
 
 /* The first line of a file in a cgroup's folder. False: there is none. */
 static bool read_line(const char *root, const char *group, const char *name, char *line, int size)
@@ -107,7 +107,7 @@ void capacity_read(struct capacity *capacity, const char *membership, const char
     read_groups(capacity, root, group);
 }
 
-/* --- the rule ---------------------------------------------------------------------------------------------------------- */
+/* --- the rule ----------------------------------------------------------------------------------------------------- */
 
 int capacity_fit(const struct capacity *capacity, int64_t worker_bytes, struct buf *why)
 {
