@@ -83,10 +83,11 @@ static void fill(char *text, size_t size)
     }
 }
 
+/* With a window that every server agrees to. */
 static size_t pack(const char *text, size_t size, char *to, size_t room)
 {
     z_stream z = { 0 };
-    if (deflateInit2(&z, 6, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+    if (deflateInit2(&z, 6, Z_DEFLATED, -12, 8, Z_DEFAULT_STRATEGY) != Z_OK)
         fail("zlib");
     z.next_in = (Bytef *)text;
     z.avail_in = (uInt)size;
