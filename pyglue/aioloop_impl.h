@@ -44,7 +44,7 @@ struct handle_spares {
     X(_cancelled) X(_run) X(_callback_failed) X(_slow_callback) X(_check_callback) X(slow_callback_duration)           \
     X(_warn_lost)                                                                                                      \
     /* of protocols */                                                                                                 \
-    X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
+    X(connection_lost) X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
     /* of transports */                                                                                                \
     X(_fatal_error) X(_maybe_pause_protocol) X(_maybe_resume_protocol) X(_read_ready__on_eof)                          \
     X(_call_connection_lost) X(_protocol_failed) X(_sendto) X(write)                                                   \

@@ -112,6 +112,20 @@ static PyObject *stream_get_write_buffer_size(PyObject *self, PyObject *none)
     return PyLong_FromSsize_t((Py_ssize_t)STREAM(self)->pending_bytes + stream_buffered(STREAM(self)));
 }
 
+static PyObject *stream_connection_lost(PyObject *self, PyObject *exception)
+{
+    struct stream *s = STREAM(self);
+    PyObject *context = Py_NewRef(s->context), *protocol = Py_NewRef(s->protocol), *result = NULL;
+    bool entered = enter(s);
+    if (!PyErr_Occurred())
+        result = PyObject_CallMethodOneArg(protocol, stream_state(s)->str_connection_lost, exception);
+    if (entered && leave(s, context) < 0)
+        Py_CLEAR(result);
+    Py_DECREF(protocol);
+    Py_DECREF(context);
+    return result;
+}
+
 /* --- attributes --------------------------------------------------------------------------------------------------------------- */
 
 static PyObject *get_buffer_attribute(PyObject *self, void *closure)
@@ -250,6 +264,7 @@ static PyMethodDef stream_methods[] = {
     { "writelines", stream_writelines, METH_O, "Write each of an iterable." },
     { "flush", stream_method_flush, METH_NOARGS, "Send now what was written in this turn." },
     { "start_reading", stream_start_reading, METH_NOARGS, "Watch the socket, and feed the protocol." },
+    { "connection_lost", stream_connection_lost, METH_O, "Tell the protocol, in the connection's context." },
     { "is_closing", stream_is_closing, METH_NOARGS, "Whether it is closing or closed." },
     { "is_reading", stream_is_reading, METH_NOARGS, "Whether the protocol is fed." },
     { "get_write_buffer_size", stream_get_write_buffer_size, METH_NOARGS, "Bytes that have not left yet." },

@@ -9,7 +9,7 @@ import pytest
 pytest_plugins = ["support.services"]
 
 # On the other interpreters of the machine only the base requirements are installed, and only `smoke` tests run.
-NEED_APPS = ["test_apps_*.py", "test_loop_libraries.py"]
+NEED_APPS = ["test_apps_*.py", "test_loop_libraries.py", "test_loop_tls.py"]
 collect_ignore_glob = [] if importlib.util.find_spec("httpx") else NEED_APPS
 
 

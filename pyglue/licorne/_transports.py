@@ -134,7 +134,7 @@ class SocketTransport(selector_events._SelectorSocketTransport):
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         stream = self._native
         try:
-            stream.protocol.connection_lost(exc)
+            stream.connection_lost(exc)
         finally:
             waiter, server = stream.empty_waiter, self._server
             self._sock.close()

@@ -17,6 +17,7 @@ import os
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import threading
 import weakref
@@ -221,6 +222,46 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         ssl_protocol = TlsProtocol(self, protocol, sslcontext, waiter, server_side, server_hostname, **timeouts)
         self._make_socket_transport(rawsock, ssl_protocol, extra=extra, server=server)
         return ssl_protocol._app_transport
+
+    if sys.version_info >= (3, 11):
+
+        async def start_tls(
+            self,
+            transport: Any,
+            protocol: asyncio.BaseProtocol,
+            sslcontext: Any,
+            *,
+            server_side: bool = False,
+            server_hostname: str | None = None,
+            **timeouts: float | None,
+        ) -> Any:
+            """As the standard library's, with our protocol."""
+            if not isinstance(sslcontext, ssl.SSLContext):
+                raise TypeError(f"sslcontext is expected to be an instance of ssl.SSLContext, got {sslcontext!r}")
+            if not getattr(transport, "_start_tls_compatible", False):
+                raise TypeError(f"transport {transport!r} is not supported by start_tls()")
+            waiter = self.create_future()
+            tls = TlsProtocol(
+                self,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side,
+                server_hostname,
+                call_connection_made=False,
+                **timeouts,
+            )
+            transport.pause_reading()  # so that nothing comes before connection_made()
+            transport.set_protocol(tls)
+            steps = [self.call_soon(tls.connection_made, transport), self.call_soon(transport.resume_reading)]
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                for step in steps:
+                    step.cancel()
+                raise
+            return tls._app_transport
 
     # --- children: one descriptor each, so that no SIGCHLD is taken from the application ---
 
