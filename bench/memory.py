@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """Private memory of four workers that share a preloaded application of about 100 MB, after requests and a full GC.
 
-bench/memory.py [--peer licorne|gunicorn]
+    bench/memory.py [--licorne DIRECTORY]
+
+What the workers share is the mold's: its resident memory is what their private memory is compared with.
 """
 
 from __future__ import annotations
 
 import argparse
 import http.client
+import re
 import subprocess
+from pathlib import Path
 
 import run
 
@@ -33,12 +37,26 @@ def visit_all(port: int, path: str) -> list[int]:
     return sorted(seen)
 
 
+def make_requests(port: int, count: int) -> None:
+    """Over kept connections, so many at least."""
+    done = 0
+    while done < count:
+        command = ["wrk", "-t1", "-c64", "-d1s", f"http://127.0.0.1:{port}/"]
+        said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        done += int(re.search(r"(\d+) requests in", said)[1])
+
+
+def resident_mib(pid: int) -> float:
+    return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+
+
 def report(label: str, root: int, workers: list[int]) -> None:
     each = [run.memory_kib(pid)["private"] / 1024 for pid in workers]
+    heap = max(resident_mib(pid) for pid in run.process_tree(root) if pid not in workers)
     total = run.memory_kib(root)
     print(
         f"{label:34} tree: private {total['private'] / 1024:6.1f} MiB, PSS {total['pss'] / 1024:6.1f} MiB; "
-        f"workers' private: {', '.join(f'{m:.1f}' for m in each)} MiB"
+        f"workers' private: {', '.join(f'{m:.1f}' for m in each)} MiB, {100 * max(each) / heap:.1f} % of {heap:.0f} MiB"
     )
 
 
@@ -63,9 +81,7 @@ def main() -> None:
     server = run.Server("licorne", command, port, pinned=False)
     try:
         report("after boot", server.process.pid, visit_all(port, "/"))
-        subprocess.run(["wrk", "-t1", "-c64", "-d2s", f"http://127.0.0.1:{port}/"], check=True, capture_output=True)
-        for _ in range(REQUESTS // 100):
-            fetch(port, "/")
+        make_requests(port, REQUESTS)
         report("after requests", server.process.pid, visit_all(port, "/"))
         report("after a full GC in each worker", server.process.pid, visit_all(port, "/collect"))
     finally:
