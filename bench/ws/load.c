@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -316,10 +317,19 @@ static void await_all(struct conn *c, uint64_t messages)
     awaited -= messages;
 }
 
+/* Answers pings until there is something, or the end, on the standard input. */
+static ssize_t await_input(void)
+{
+    struct pollfd waiting = { .fd = 0, .events = POLLIN };
+    while (poll(&waiting, 1, 0) == 0)
+        turn(await_all);
+    return read(0, input, 1);
+}
+
 static void idle(int messages)
 {
     say("open");
-    if (read(0, input, 1) != 1)
+    if (await_input() != 1)
         return;
     for (int round = 0; round < messages; round++) {
         awaited = (uint64_t)count;
@@ -329,7 +339,7 @@ static void idle(int messages)
             turn(await_all);
     }
     say("used");
-    while (read(0, input, sizeof(input)) > 0)
+    while (await_input() > 0)
         continue;
 }
 
