@@ -27,8 +27,8 @@
 #include "pyglue/runtime.h"
 #include "server/base/log.h"
 
-#define GIL_MS 100    /* for getting the GIL */
-#define WRITE_MS 1000 /* with it, for writing: other threads may take it meanwhile */
+#define GIL_MS 100                  /* for getting the GIL */
+#define WRITE_MS 1000               /* with it, for writing: other threads may take it meanwhile */
 #define STACK_BYTES (256 * 1024)
 #define WRITE_SIGNAL (SIGRTMAX - 3) /* faulthandler's, raised by the helper alone */
 
@@ -41,12 +41,12 @@ static struct {
     PyObject *threads, *tasks; /* faulthandler.dump_traceback, licorne._dump.tasks; owned */
     void (*deliver)(void *arg, int fd);
     void *arg;
-    _Atomic int progress;      /* enum progress */
-    atomic_bool witnessed;     /* there is a witness that waits for the GIL, perhaps since the last dump */
-    sem_t wanted;              /* the helper sleeps here */
-    pthread_mutex_t lock;      /* while the helper begins or ends */
+    _Atomic int progress;     /* enum progress */
+    atomic_bool witnessed;    /* there is a witness that waits for the GIL, perhaps since the last dump */
+    sem_t wanted;             /* the helper sleeps here */
+    pthread_mutex_t lock;     /* while the helper begins or ends */
     pthread_t helper;
-    atomic_bool asleep, ends;  /* there is a helper; it is to end */
+    atomic_bool asleep, ends; /* there is a helper; it is to end */
 } dump = { .memfd = -1, .lock = PTHREAD_MUTEX_INITIALIZER };
 
 /* ---- the two threads -------------------------------------------------------------------------------------------- */

@@ -206,7 +206,8 @@ double inflight_age(const struct inflight_view *view)
 
 static int compare_age(const void *a, const void *b)
 {
-    uint64_t began_a = ((const struct inflight_view *)a)->began_ns, began_b = ((const struct inflight_view *)b)->began_ns;
+    uint64_t began_a = ((const struct inflight_view *)a)->began_ns,
+             began_b = ((const struct inflight_view *)b)->began_ns;
     return began_a < began_b ? -1 : began_a > began_b;
 }
 

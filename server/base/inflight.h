@@ -26,17 +26,17 @@ enum inflight_state {
     INFLIGHT_GONE      /* the client has left, the application goes on */
 };
 
-/* One request, four cache lines. All but the masters' is written by the worker. */
+/* One request, four cache lines. All but dumped_id is written by the worker. */
 struct inflight_cell {
     _Atomic uint64_t sequence;
-    uint64_t id;                      /* the worker's running number; 0: empty */
-    uint64_t began_ns;                /* when the application could have it */
+    uint64_t id;                       /* the worker's running number; 0: empty */
+    uint64_t began_ns;                 /* when the application could have it */
     _Atomic uint64_t soft_ms, hard_ms; /* deadlines; 0: none */
-    _Atomic uint64_t dumped_id;       /* the master's: it has asked where this one is (slow_request) */
-    _Atomic uint32_t state;           /* enum inflight_state */
-    _Atomic int32_t thread;           /* who runs it, gettid(); 0: the loop's thread, or it waits for one */
-    _Atomic uint64_t thread_ident;    /* the same one, as Python's stack dumps call it */
-    int32_t client_port;              /* -1: none */
+    _Atomic uint64_t dumped_id;        /* the master's: it has asked where this one is (slow_request) */
+    _Atomic uint32_t state;            /* enum inflight_state */
+    _Atomic int32_t thread;            /* who runs it, gettid(); 0: the loop's thread, or it waits for one */
+    _Atomic uint64_t thread_ident;     /* the same one, as Python's stack dumps call it */
+    int32_t client_port;               /* -1: none */
     uint8_t client_len, line_len;
     bool truncated;
     char client[INFLIGHT_CLIENT_MAX];

@@ -89,8 +89,9 @@ static void put_size(int64_t bytes, struct buf *answer)
         buf_printf(answer, " %7s", "-");
 }
 
-static const char heading[] = "WORKER  GEN      PID  STATE         UP s   REQUESTS IN FLIGHT  CONNS RSS MiB PSS MiB PRIVATE"
-                              "  TURN s LONGEST  HANDED  TAKEN  LEAVES BECAUSE OF\n";
+static const char heading[] =
+    "WORKER  GEN      PID  STATE         UP s   REQUESTS IN FLIGHT  CONNS RSS MiB PSS MiB PRIVATE"
+    "  TURN s LONGEST  HANDED  TAKEN  LEAVES BECAUSE OF\n";
 
 static void put_worker(const struct worker_handle *worker, uint64_t until_ms, struct buf *answer)
 {

@@ -79,8 +79,8 @@ static void put_worker(const struct worker_handle *worker, struct buf *text)
 {
     uint64_t began_ns = atomic_load(&worker->slot->turn_began_ns), now_ns = clock_ns();
     double age = (double)(clock_ms() - worker->spawned_ms) / 1e3;
-    buf_printf(text, "    worker %u of generation %u, %.1f s old, %llu requests answered, %u connections\n", worker->age,
-               worker->generation, age, (unsigned long long)tally_get(&worker->slot->tally.requests),
+    buf_printf(text, "    worker %u of generation %u, %.1f s old, %llu requests answered, %u connections\n",
+               worker->age, worker->generation, age, (unsigned long long)tally_get(&worker->slot->tally.requests),
                tally_get(&worker->slot->tally.conns));
     if (began_ns > 0 && began_ns < now_ns)
         buf_printf(text, "    its loop has been in one turn for %.3f s\n", (double)(now_ns - began_ns) / 1e9);
@@ -192,7 +192,7 @@ static void condemn(struct worker_handle *worker)
     worker->failed = true; /* why it dies is in the report */
     snprintf(worker->reason, sizeof(worker->reason), "killed: see the log");
     worker->state = WORKER_HANDLE_DYING;
-    worker->due_ms = 0;    /* not before the report is complete */
+    worker->due_ms = 0; /* not before the report is complete */
 }
 
 void report_begin(struct worker_handle *worker, enum report_kind kind, const char *format, ...)
@@ -210,7 +210,8 @@ void report_begin(struct worker_handle *worker, enum report_kind kind, const cha
     report->due_ms = clock_ms() + REPORT_MS;
     buf_printf(&report->text, "%s\n", line);
     put_worker(worker, &report->text);
-    report_requests(worker, kind == REPORT_KILL ? "lost with it:" : "requests in flight:", INFLIGHT_CELLS, &report->text);
+    report_requests(worker, kind == REPORT_KILL ? "lost with it:" : "requests in flight:", INFLIGHT_CELLS,
+                    &report->text);
     procfs_describe(worker->pid, &report->text);
     if (kind == REPORT_KILL)
         condemn(worker);

@@ -33,8 +33,12 @@ static void begin_test(void)
 {
     board = scoreboard_new(&board_fd);
     inflight_init(&inflight, &board->inflight[3]);
-    worker = (struct worker_handle){ .state = WORKER_HANDLE_READY, .pid = start_worker(), .age = 9, .generation = 2,
-                                     .slot = &board->slots[3], .inflight = &board->inflight[3] };
+    worker = (struct worker_handle){ .state = WORKER_HANDLE_READY,
+                                     .pid = start_worker(),
+                                     .age = 9,
+                                     .generation = 2,
+                                     .slot = &board->slots[3],
+                                     .inflight = &board->inflight[3] };
     worker.spawned_ms = clock_ms() - 1500;
 }
 
