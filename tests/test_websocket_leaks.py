@@ -164,8 +164,8 @@ def cpu_seconds(pid: int) -> float:
 @pytest.mark.soak
 def test_ten_thousand_at_once() -> None:
     """Opened at once, dropped at once: nobody else waits for long, and the memory comes back. What a request waits for
-    is counted as the worker's CPU time meanwhile, so that a busy machine does not count; CPython's collector does, and it
-    looks at all that ten thousand applications hold."""
+    is counted as the worker's CPU time meanwhile, so that a busy machine does not count; CPython's collector does, and
+    it looks at all that ten thousand applications hold."""
     args = ["--worker-connections", str(2 * COUNT), "--backlog", str(COUNT)]
     with Server("websocket_cases:app", "--chdir", str(APPS), *args) as server:
         (worker,) = server.workers()
