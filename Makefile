@@ -46,7 +46,6 @@ serve: build ## builds, and serves the smallest example
 test: ## installs what testing needs, and runs every check (ONLY="unit python": some; see scripts/test)
 	@scripts/setup test
 	@$(MAKE) --no-print-directory --silent $(BUILT) $(TEST_TOOLS) $(LINT_TOOLS)
-	@scripts/autobahn
 	@scripts/test $(ONLY)
 
 $(TEST_TOOLS): $(wildcard tests/requirements*.txt)

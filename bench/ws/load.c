@@ -38,7 +38,9 @@ struct conn {
     uint8_t head[10]; /* of the frame that is being read */
     int have;
     uint64_t left;    /* of its payload */
-    bool last, data;
+    bool last, data, ping;
+    char pong[6 + 125]; /* our answer, while the ping is being read */
+    size_t pong_bytes;
     uint64_t unsent;  /* bytes that are to be written */
     size_t offset;    /* in the frame where they begin */
     bool writable_wanted;
@@ -215,9 +217,17 @@ static void begin_payload(struct conn *c)
     errno = 0;
     if ((c->head[0] & 0x0F) == 8)
         fail("the server has closed a connection");
-    if ((c->head[0] & 0x0F) == 9 && write(c->fd, "\x8a\x80\0\0\0\0", 6) != 6)
-        fail("pong");
+    c->ping = (c->head[0] & 0x0F) == 9;
+    c->pong_bytes = 6;
     c->have = 0;
+}
+
+static void answer_ping(struct conn *c)
+{
+    c->pong[0] = (char)0x8A;
+    c->pong[1] = (char)(0x80 | (c->pong_bytes - 6));
+    if (write(c->fd, c->pong, c->pong_bytes) != (ssize_t)c->pong_bytes)
+        fail("pong");
 }
 
 /* Whole messages among the bytes. */
@@ -227,6 +237,10 @@ static uint64_t take(struct conn *c, const char *data, size_t len)
     while (len > 0) {
         if (c->left > 0) {
             size_t part = len < c->left ? len : (size_t)c->left;
+            if (c->ping && c->pong_bytes + part <= sizeof(c->pong)) {
+                memcpy(c->pong + c->pong_bytes, data, part);
+                c->pong_bytes += part;
+            }
             c->left -= part;
             data += part;
             len -= part;
@@ -237,8 +251,11 @@ static uint64_t take(struct conn *c, const char *data, size_t len)
                 continue;
             begin_payload(c);
         }
-        if (c->left == 0 && c->have == 0)
+        if (c->left == 0 && c->have == 0) {
             messages += c->last && c->data;
+            if (c->ping)
+                answer_ping(c);
+        }
     }
     return messages;
 }
