@@ -53,6 +53,13 @@ def title(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_bytes().strip(b"\0 ").decode()
 
 
+def served_by(address: tuple[str, int] | str, master: int) -> bool:
+    """Not if it answers for its workers, as none is ready."""
+    with contextlib.suppress(AssertionError):
+        return ask(address)["master"] == master
+    return False
+
+
 def masters(address: tuple[str, int] | str) -> set[object]:
     """Who answers several requests at a time: whose worker is busy leaves the next one to others."""
     with ThreadPoolExecutor(6) as pool:
@@ -387,9 +394,10 @@ def test_winch_of_a_daemon(folder: Path) -> None:
 
         os.kill(old, signal.SIGWINCH)
         wait_until(lambda: len(server.workers()) == 1)
-        end(server, new)
-        assert ask(address)["master"] == old  # its workers come back by themselves
         assert "No worker is ready" not in server.log
+        end(server, new)
+        wait_for(server, "The new master .* this one serves on alone")  # its workers come back by themselves
+        wait_until(lambda: served_by(address, old))
 
 
 def test_winch_in_the_foreground_is_a_window_that_has_changed(folder: Path) -> None:
