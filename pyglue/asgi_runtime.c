@@ -269,6 +269,7 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
     asgi->app.ops = &asgi_http_ops;
     asgi->runtime.ops = &ops;
     asgi->runtime.app = &asgi->app;
+    asgi->runtime.may_block = true;
     list_init(&asgi->suspended);
     list_init(&asgi->websockets);
     if (runtime_init(asgi, application, asgi_version) == 0)

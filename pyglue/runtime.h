@@ -35,6 +35,7 @@ struct runtime {
     const struct runtime_ops *ops;
     struct app *app;   /* what answers requests */
     struct loop *loop; /* owned */
+    bool may_block;    /* the application runs on the loop's thread */
 };
 
 /* `application`: a new reference is taken. NULL with a Python exception. `settings` outlives it. */

@@ -151,6 +151,7 @@ static void on_take(void *arg, int listener, const struct parcel *parcel)
 {
     struct serving *s = arg;
     http_server_take(s->http, parcel, &s->endpoints[listener]);
+    publish_load(s);
     look_for_room(s);
 }
 
@@ -166,6 +167,20 @@ static enum hand_over_result hand_over(void *arg, const struct parcel *parcel, c
         break;
     }
     return HAND_OVER_NEVER;
+}
+
+static int on_give(void *arg, struct io *io)
+{
+    struct serving *s = arg;
+    struct parcel parcel;
+    const struct endpoint *local = http_server_pack(io, &parcel);
+    return worker_relieve(s->worker, (int)(local - s->endpoints), &parcel);
+}
+
+static void on_gave(void *arg, struct io *io)
+{
+    (void)arg;
+    http_server_gave(io);
 }
 
 static void on_hand_over(void *arg, bool room)
@@ -252,6 +267,8 @@ static const struct worker_ops worker_ops = {
     .on_accept = on_accept,
     .on_take = on_take,
     .on_hand_over = on_hand_over,
+    .on_give = on_give,
+    .on_gave = on_gave,
     .on_drain = on_drain,
     .on_abort = on_abort,
     .on_left = on_left,
@@ -354,6 +371,45 @@ static uint64_t draw_requests_at_most(const struct settings *settings)
     return (uint64_t)settings->max_requests + random % ((uint64_t)settings->max_requests_jitter + 1);
 }
 
+static PyObject *py_before_fork(PyObject *capsule, PyObject *nothing)
+{
+    (void)nothing;
+    struct serving *s = PyCapsule_GetPointer(capsule, NULL);
+    if (s == NULL)
+        return NULL;
+    worker_pause_guard(s->worker);
+    Py_RETURN_NONE;
+}
+
+/* os.register_at_fork(before=…) */
+static int register_before_fork(struct serving *s)
+{
+    static PyMethodDef method = { "licorne_before_fork", py_before_fork, METH_NOARGS, NULL };
+    PyObject *os = PyImport_ImportModule("os"), *capsule = PyCapsule_New(s, NULL, NULL), *result = NULL;
+    PyObject *hook = capsule != NULL ? PyCFunction_New(&method, capsule) : NULL;
+    PyObject *named = hook != NULL ? Py_BuildValue("{sO}", "before", hook) : NULL, *none = PyTuple_New(0);
+    PyObject *function = os != NULL ? PyObject_GetAttrString(os, "register_at_fork") : NULL;
+    if (function != NULL && named != NULL && none != NULL)
+        result = PyObject_Call(function, none, named);
+    bool registered = result != NULL;
+    Py_XDECREF(result);
+    Py_XDECREF(function);
+    Py_XDECREF(none);
+    Py_XDECREF(named);
+    Py_XDECREF(hook);
+    Py_XDECREF(capsule);
+    Py_XDECREF(os);
+    return registered ? 0 : -1;
+}
+
+static void guard(struct serving *s)
+{
+    if (register_before_fork(s) < 0)
+        pyerr_log("Idle connections wait while the application blocks:");
+    else
+        worker_guard(s->worker);
+}
+
 static void compose(struct serving *s, const struct application *application)
 {
     s->runtime = runtime_new(s->settings, application);
@@ -377,6 +433,8 @@ static void compose(struct serving *s, const struct application *application)
         http_server_on_finished(s->http, on_finished, s);
     http_server_on_deadline(s->http, on_worn, on_shorter, s);
     s->worker = worker_new(s->inherit, s->runtime->loop, &worker_ops, s);
+    if (s->runtime->may_block)
+        guard(s);
     coarse_timer_init(&s->quiet, on_quiet);
     coarse_timer_init(&s->full, on_full);
     int64_t room = descriptors_room();
@@ -410,6 +468,7 @@ void serve(struct inherit *inherit, struct application *application)
         dump_init(WORKER_DUMP_SIGNAL, s->runtime, on_dumped, s);
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
+        worker_pause_guard(s->worker);
     }
     s->runtime->ops->shutdown(s->runtime, time_left(s));
     hooks_tell("exiting", "()");

@@ -456,6 +456,7 @@ struct runtime *wsgi_runtime_new(const struct settings *settings, PyObject *appl
     struct wsgi *wsgi = mem_zalloc(sizeof(*wsgi));
     wsgi->runtime.ops = &runtime_ops;
     wsgi->runtime.app = &wsgi->app;
+    wsgi->runtime.may_block = settings->threads == 1;
     wsgi->app.ops = &app_ops;
     wsgi->app.prebuffer_bytes = PREBUFFER_BYTES;
     wsgi->settings = settings;

@@ -7,14 +7,16 @@ import json
 import re
 import signal
 import socket
+import subprocess
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.server import Server, wait_until
+from support.server import Server, alive, command, wait_until
 
 APPS = Path(__file__).parent / "apps"
 KINDS = {
@@ -83,6 +85,13 @@ def clients(server: Server, count: int) -> Iterator[list[Client]]:
         yield made
 
 
+def counts(server: Server, name: str) -> list[int]:
+    """Of each worker."""
+    ctl = [command()[0], "ctl", "--pid", str(server.pid), "status", "--json"]
+    status = json.loads(subprocess.run(ctl, capture_output=True, text=True, check=True, timeout=30).stdout)
+    return [worker[name] for worker in status["workers"]]
+
+
 def reload(server: Server) -> None:
     """Until the old workers are gone."""
     before, count = set(server.workers()), len(re.findall("Reloaded: ", server.log))
@@ -113,14 +122,17 @@ def test_a_reload_passes_idle_connections_on(args, bind):
 
 
 @every_kind
-def test_what_is_in_flight_is_finished_and_goes_afterwards(args):
+def test_what_is_in_flight_is_finished_and_goes_afterwards(args, tmp_path):
     with Server(*args, "-w", "2", "--boot-grace", "0", cwd=APPS) as server, clients(server, 4) as kept:
         before = set(server.workers())
         for client in kept:
-            client.send("/sleep?1")
+            client.send(f"/until?{tmp_path / 'reloaded'}")
         server.send_signal(signal.SIGHUP)
         server.wait_log("Reloaded: ")
-        assert {client.receive()["pid"] for client in kept} <= before
+        (tmp_path / "reloaded").touch()
+        answered_by = {client.receive()["pid"] for client in kept}
+        assert answered_by & before
+        assert answered_by <= before or args == KINDS["wsgi"]  # a request that one has not read goes to who is free
         assert not any(client.closing for client in kept)
         wait_until(lambda: not before & set(server.workers()), "the old workers' end")
         assert not before & {client.pid() for client in kept}
@@ -128,23 +140,24 @@ def test_what_is_in_flight_is_finished_and_goes_afterwards(args):
 
 @pytest.mark.sanitized
 @every_kind
-def test_what_was_sent_ahead_moves_along(args):
-    """The old worker has read all of it, and answers only what it had begun."""
+def test_what_was_sent_ahead_moves_along(args, tmp_path):
+    """The old worker has read all of it, and answers only what it had begun when it was to leave."""
     with Server(*args, "-w", "1", "--boot-grace", "0", cwd=APPS) as server, clients(server, 3) as kept:
-        before = server.workers()
+        before = set(server.workers())
         for client in kept:
-            client.send("/sleep?1")
+            client.send(f"/until?{tmp_path / 'reloaded'}")
             for i in range(20):
-                client.send("/echo", b"%d" % i * 100)
+                client.send("/sleep?0.02", b"%d" % i * 100)
         server.send_signal(signal.SIGHUP)
+        server.wait_log("Reloaded: ")
+        (tmp_path / "reloaded").touch()
         for client in kept:
-            assert client.receive()["path"] == "/sleep"
+            assert client.receive()["path"] == "/until"
             answers = [client.receive() for _ in range(20)]
             assert [answer["body"] for answer in answers] == [f"{i}" * 100 for i in range(20)]
-        if args != KINDS["wsgi"]:  # there one blocks the others' way, so that they are read only afterwards
-            assert before[0] not in {answer["pid"] for answer in answers}
-        wait_until(lambda: not set(before) & set(server.workers()), "the old worker's end")
-        assert before[0] not in {client.pid() for client in kept}
+            assert answers[-1]["pid"] not in before or args == KINDS["wsgi"]  # there it is read when it is served
+        wait_until(lambda: not before & set(server.workers()), "the old worker's end")
+        assert not before & {client.pid() for client in kept}
 
 
 def test_half_a_request_stays_until_it_is_answered():
@@ -200,27 +213,25 @@ def test_switched_off_they_are_closed():
 def test_scaling_down_closes_nothing():
     with Server(*ASGI, "-w", "3", cwd=APPS) as server, clients(server, 60) as kept:
         assert {client.pid() for client in kept} <= set(server.workers())
-        for _ in range(2):
+        for wanted in (2, 1):
             server.send_signal(signal.SIGTTOU)
+            server.wait_log(f"Workers wanted: {wanted}")
         wait_until(lambda: len(server.workers()) == 1, "two workers' end")
         assert {client.pid() for client in kept} == set(server.workers())
 
 
 def test_what_nobody_has_room_for_is_closed():
-    """With what it had been asked already answered."""
+    """Not left hanging; and who is full takes none."""
     with Server(*ASGI, "-w", "2", "--worker-connections", "20", cwd=APPS) as server, clients(server, 40) as kept:
-        homes = Counter(client.pid() for client in kept)
-        assert set(homes.values()) == {20}
+        assert set(Counter(client.pid() for client in kept).values()) == {20}
         server.send_signal(signal.SIGTTOU)
         wait_until(lambda: len(server.workers()) == 1, "a worker's end")
         (last,) = server.workers()
         left = 0
         for client in kept:
-            client.socket.settimeout(0.2) if left == 20 else None
-            with contextlib.suppress(OSError, AssertionError):
-                assert client.pid() == last
-                left += 1
-        assert left == homes[last]
+            with contextlib.suppress(ConnectionError, AssertionError):  # closed
+                left += client.pid() == last
+        assert 0 < left <= 20
 
 
 @every_kind
@@ -231,6 +242,107 @@ def test_the_end_of_the_server_closes_idle_connections(args):
         server.send_signal(signal.SIGTERM)
         assert all(client.closed() for client in kept)
         assert server.wait_exit() == 0
+
+
+# --- a worker that is stuck in the application ------------------------------------------------------------------------
+
+BLOCKING = {"asgi": KINDS["asgi"], "wsgi": KINDS["wsgi"]}
+blocking_kinds = pytest.mark.parametrize("args", BLOCKING.values(), ids=BLOCKING.keys())
+BLOCK = 2.0
+
+
+@pytest.mark.sanitized
+@blocking_kinds
+def test_requests_on_kept_connections_do_not_wait_for_a_stuck_worker(args):
+    """All but those that the stuck worker had read. It is stuck again and again, and 200 connections go on asking."""
+    with Server(*args, "-w", "4", "--timeout", "60", cwd=APPS) as server, clients(server, 200) as kept:
+        for _ in range(2):
+            homes = [client.pid() for client in kept]
+            busiest, count = Counter(homes).most_common(1)[0]
+            blocker = kept[homes.index(busiest)]
+            others = [client for client in kept if client is not blocker]
+            assert count > 2  # at least these would have to wait
+            blocker.send(f"/block?{BLOCK}")
+            began, rounds, slowest = time.monotonic(), 0, 0.0
+            while time.monotonic() < began + BLOCK * 0.8:
+                for client in others:
+                    client.send("/echo", b"a body that must arrive whole")
+                asked = time.monotonic()
+                for client in others:
+                    assert client.receive()["body"] == "a body that must arrive whole"
+                    assert not client.closing
+                slowest = max(slowest, time.monotonic() - asked)
+                rounds += 1
+            assert rounds > 1
+            assert slowest < BLOCK * 0.9, f"a round of requests took {slowest:.3f} s"
+            blocker.receive()
+        assert sum(counts(server, "handed_over")) > 0
+        assert sum(counts(server, "handed_over")) == sum(counts(server, "taken_over"))
+
+
+@blocking_kinds
+def test_new_connections_do_not_wait_either(args):
+    with Server(*args, "-w", "2", "--timeout", "60", cwd=APPS) as server, clients(server, 1) as (blocker,):
+        blocker.send(f"/block?{BLOCK}")
+        began = time.monotonic()
+        for _ in range(50):
+            client = Client(server)
+            client.pid()
+            client.socket.close()
+        assert time.monotonic() - began < BLOCK * 0.9
+        blocker.receive()
+
+
+def test_without_a_free_sibling_they_wait_and_lose_nothing():
+    with Server(*ASGI, "-w", "2", "--timeout", "60", cwd=APPS) as server, clients(server, 40) as kept:
+        for _ in range(3):
+            for client in kept[:20]:
+                client.send("/block?0.05")
+            for client in kept[20:]:
+                client.send("/echo", b"x")
+            assert all(client.receive() for client in kept)
+
+
+def switches(pid: int) -> int:
+    """How often the process's threads have gone to sleep."""
+    found = [(task / "status").read_text() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(re.search(r"^voluntary_ctxt_switches:\t(\d+)", text, re.MULTILINE)[1]) for text in found)
+
+
+def test_the_guard_sleeps_when_nothing_is_to_be_done():
+    with Server(*ASGI, "-w", "1", cwd=APPS) as server, clients(server, 1) as (client,):
+        client.pid()
+        (worker,) = server.workers()
+
+        def sleeps() -> bool:
+            before = switches(worker)
+            time.sleep(0.3)
+            return switches(worker) == before
+
+        wait_until(sleeps, "a rest")
+
+
+@blocking_kinds
+def test_a_stuck_worker_does_not_outlive_its_master_for_long(args):
+    with Server(*args, "-w", "2", "--timeout", "1", cwd=APPS) as server, clients(server, 1) as (client,):
+        stuck = client.pid()
+        client.send("/block?60")
+        server.send_signal(signal.SIGKILL)
+        server.wait_exit()
+        server.assert_nothing_left()
+        assert not alive(stuck)
+
+
+def test_a_fork_of_the_application_does_not_see_the_guard():
+    """From Python 3.12 on a fork warns of other threads; and the child must not hold what the worker serves."""
+    args = [*ASGI, "-w", "2"]
+    with Server(*args, env={"PYTHONWARNINGS": "error"}, cwd=APPS) as server, clients(server, 8) as kept:
+        for _ in range(3):
+            for client in kept:
+                before, at_the_fork = client.ask("/fork")["body"].split()
+                assert int(before) >= 2
+                assert int(at_the_fork) == 1
+            assert all(client.pid() for client in kept)
 
 
 # --- recycling under load -------------------------------------------------------------------------------------------

@@ -99,7 +99,8 @@ static void conn_end(struct conn *c, enum close_reason reason, void (*end_io)(st
 
 void conn_close(struct conn *c, enum close_reason reason)
 {
-    conn_end(c, reason, io_close);
+    if (io_claim(&c->io)) /* else a sibling has it, of which http_server_gave() comes to tell */
+        conn_end(c, reason, io_close);
 }
 
 void conn_moved(struct conn *c)
@@ -282,6 +283,7 @@ static size_t take_proxy(struct conn *c, char *data, size_t len)
     size_t used;
     switch (proxy_protocol_feed(c->proxy, data, len, &used)) {
     case PROXY_MORE:
+        c->io.may_rest = false;
         break;
     case PROXY_DONE:
         proxy_done(c);
@@ -557,6 +559,7 @@ static void conn_enter(struct conn *c, enum conn_state state)
     int64_t limit_ms = limit_of(c, row);
     log_trace("conn %d: %s -> %s", c->io.fd, states[c->state].name, row->name);
     c->state = state;
+    c->io.may_rest = is_between(c);
     c->since_ms = loop_now_ms(c->server->loop);
     if (limit_ms > 0)
         coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)limit_ms);
@@ -787,7 +790,10 @@ static const struct io_events events = { on_data, on_eof, on_writable, on_draine
 static void on_timer(struct coarse_timer *timer)
 {
     struct conn *c = LIST_ENTRY(timer, struct conn, timer);
+    if (!io_claim(&c->io))
+        return;
     states[c->state].on_timeout(c);
+    io_rest(&c->io);
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------------------------- */
@@ -854,10 +860,11 @@ bool conn_can_move(const struct conn *c)
 void conn_stay(struct conn *c)
 {
     c->stays = true;
-    if (!is_between(c))
+    if (!io_claim(&c->io) || !is_between(c))
         return;
     resume(c);
     conn_drain(c);
+    io_rest(&c->io);
 }
 
 void conn_unpack(struct conn *c, const struct parcel *parcel)

@@ -51,11 +51,13 @@ static void on_move(struct loop_task *task)
     struct http_server *s = LIST_ENTRY(task, struct http_server, move_task);
     LIST_EACH(node, &s->conns) {
         struct conn *c = LIST_ENTRY(node, struct conn, node);
-        if (!conn_will_move(c))
+        if (!conn_will_move(c) || !io_claim(&c->io))
             continue;
         if (c->state == CONN_IDLE && c->io.queued_bytes > 0)
             io_notify_drained(&c->io); /* comes again then */
-        if (conn_can_move(c) && !move(s, c))
+        bool now = !conn_can_move(c) || move(s, c);
+        io_rest(&c->io);
+        if (!now)
             return;
     }
 }
@@ -99,4 +101,25 @@ void http_server_take(struct http_server *s, const struct parcel *parcel, const 
     conn_unpack(c, parcel);
     if (s->draining)
         conn_drain(c);
+    io_rest(&c->io);
+}
+
+/* --- for the guard: the loop is stuck ------------------------------------------------------------------------------- */
+
+static struct conn *conn_of(struct io *io)
+{
+    return LIST_ENTRY(io, struct conn, io);
+}
+
+const struct endpoint *http_server_pack(struct io *io, struct parcel *parcel)
+{
+    const struct conn *c = conn_of(io);
+    *parcel = parcel_of(c);
+    return c->local;
+}
+
+void http_server_gave(struct io *io)
+{
+    io_claim(io); /* waits until the guard has let go of it */
+    conn_moved(conn_of(io));
 }

@@ -219,6 +219,7 @@ void http_server_accept(struct http_server *s, int fd, const struct sockaddr *pe
         conn_expect_proxy(c);
     if (s->draining)
         conn_drain(c);
+    io_rest(&c->io);
 }
 
 void http_server_on_room(struct http_server *s, void (*on_room)(void *arg), void *arg)
@@ -286,8 +287,8 @@ void http_server_drain(struct http_server *s, void (*on_empty)(void *arg), void 
 
 void http_server_abort(struct http_server *s)
 {
-    while (!list_empty(&s->conns))
-        conn_close(conn_at(s->conns.next), CLOSE_ABORT);
+    LIST_EACH(node, &s->conns)
+        conn_close(conn_at(node), CLOSE_ABORT);
 }
 
 void http_server_on_access(struct http_server *s, void (*take)(struct str atoms))

@@ -15,6 +15,7 @@ struct app;
 struct settings;
 struct access_log;
 struct inflight_table;
+struct io;
 struct parcel;
 
 struct http_server;
@@ -58,6 +59,11 @@ void http_server_move_on(struct http_server *server);
 void http_server_stay(struct http_server *server);
 /* What a sibling has handed over; parcel->fd is taken over. */
 void http_server_take(struct http_server *server, const struct parcel *parcel, const struct endpoint *local);
+
+/* For a thread that has the io's claim (net/claim.h): what there is to hand over; returns `local`. */
+const struct endpoint *http_server_pack(struct io *io, struct parcel *parcel);
+/* On the loop's thread, afterwards: it is not ours any more. */
+void http_server_gave(struct io *io);
 
 /* Leaves: idle connections are handed over or closed, and so are others as they become idle; where that cannot be, responses
  * from now on say `Connection: close`. `on_empty` comes when the last connection is gone (possibly before the return). */

@@ -36,12 +36,22 @@ static void on_socket_writable(struct ev_loop *ev, struct ev_io *watcher, int re
 void io_init(struct io *io, struct loop *loop, int fd, const struct io_events *events)
 {
     *io = (struct io){ .loop = loop, .fd = fd, .events = events };
+    io->claim = loop_claims(loop) ? claims_at(loop_claims(loop), fd) : NULL;
     io->last_read_ms = io->last_write_ms = loop_now_ms(loop);
     list_init(&io->chunks);
     loop_task_init(&io->settle_task, io_settle);
     ev_io_init(&io->readable, on_readable, fd, EV_READ);
     ev_io_init(&io->writable, on_socket_writable, fd, EV_WRITE);
     ev_io_start(loop_ev(loop), &io->readable);
+    if (io->claim)
+        loop_watch_now(loop);
+}
+
+void io_rest(struct io *io)
+{
+    if (io->claim && io->may_rest && io->fd >= 0 && io->queued_bytes == 0 && !io->eof && !io->broken &&
+        buf_len(&io->in) <= LOOP_READ_BYTES)
+        atomic_store_explicit(&io->claim->owner, (uintptr_t)io, memory_order_release);
 }
 
 static void chunk_free(struct io *io, struct io_chunk *chunk)
@@ -74,6 +84,8 @@ static void io_end(struct io *io)
         return;
     io_stop(io);
     loop_task_cancel(&io->settle_task);
+    if (io->claim)
+        atomic_store_explicit(&io->claim->owner, CLAIM_LOOP, memory_order_relaxed);
     close(io->fd);
     io->fd = -1;
     io_drop_queue(io);
@@ -298,8 +310,11 @@ static void on_socket_writable(struct ev_loop *ev, struct ev_io *watcher, int re
 {
     (void)ev, (void)revents;
     struct io *io = LIST_ENTRY(watcher, struct io, writable);
+    if (!io_claim(io))
+        return;
     io_send(io);
     io_report(io);
+    io_rest(io);
 }
 
 /* --- queueing ------------------------------------------------------------------------------------------------------ */
@@ -502,7 +517,10 @@ static void on_readable(struct ev_loop *ev, struct ev_io *watcher, int revents)
 {
     (void)ev, (void)revents;
     struct io *io = LIST_ENTRY(watcher, struct io, readable);
+    if (!io_claim(io))
+        return;
     io_read(io, loop_read_buffer(io->loop));
+    io_rest(io);
 }
 
 void io_pause(struct io *io)
@@ -534,9 +552,8 @@ void io_unread(struct io *io, const void *data, size_t len)
 }
 
 /* The end of the turn: what was queued leaves, what is owed is told, what was kept comes again. */
-static void io_settle(struct loop_task *task)
+static void io_settle_claimed(struct io *io)
 {
-    struct io *io = LIST_ENTRY(task, struct io, settle_task);
     if (!io_settled(io) && io->queued_bytes > 0 && !io->blocked)
         io_send(io);
     if (!io_settled(io) && !io->paused && buf_len(&io->in) > 0) {
@@ -548,6 +565,15 @@ static void io_settle(struct loop_task *task)
     }
     io_report(io);
     io_tell_eof(io);
+}
+
+static void io_settle(struct loop_task *task)
+{
+    struct io *io = LIST_ENTRY(task, struct io, settle_task);
+    if (!io_claim(io))
+        return;
+    io_settle_claimed(io);
+    io_rest(io);
 }
 
 bool io_is_gone(const struct io *io)

@@ -21,6 +21,7 @@
 
 #include "server/base/buf.h"
 #include "server/base/list.h"
+#include "server/net/claim.h"
 #include "server/net/libev.h"
 #include "server/net/loop.h"
 
@@ -52,6 +53,7 @@ struct io_ref {
 
 struct io {
     struct loop *loop;
+    struct claim *claim; /* who may touch it (claim.h); NULL: the loop alone */
     const struct io_events *events;
     struct ev_io readable, writable;
     struct loop_task settle_task; /* flush, report, redeliver */
@@ -72,6 +74,7 @@ struct io {
     bool blocked : 1;       /* the kernel took less than was offered: wait for writable */
     bool shutdown_wanted : 1;
     bool shut : 1;          /* our sending side is closed */
+    bool may_rest : 1;      /* the owner's: nothing is under way, any other process could go on with it */
     bool in_callback : 1;   /* on_data is running: it flushes afterwards */
     int error;              /* why it is broken */
 };
@@ -81,6 +84,16 @@ void io_init(struct io *io, struct loop *loop, int fd, const struct io_events *e
 
 /* Closes the descriptor, releases what is queued, stops all callbacks. Idempotent. */
 void io_close(struct io *io);
+/* Whoever comes to an io otherwise than by its own events asks first: false, another process has it. It may only be closed
+ * then, by io_give(). */
+static inline bool io_claim(struct io *io)
+{
+    return io->claim == NULL || atomic_load_explicit(&io->claim->owner, memory_order_relaxed) == CLAIM_LOOP ||
+           claim_take(io->claim, io);
+}
+/* … and lets go of it afterwards: if it may_rest and nothing is to be sent, it is anybody's. */
+void io_rest(struct io *io);
+
 /* The connection is another process's from now on, which has a copy of the descriptor: closes ours, and the connection does
  * not feel it. Otherwise as io_close(). */
 void io_give(struct io *io);

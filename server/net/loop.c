@@ -44,6 +44,10 @@ struct loop {
     _Atomic uint32_t *unseen;        /* … and set when they do not look; or NULL */
     void (*on_unseen)(void *);
     void *on_unseen_arg;
+    _Atomic uint32_t *call; /* somebody wants to be heard, or to know that a turn begins; or NULL */
+    void (*on_call)(void *, bool);
+    void *on_call_arg;
+    struct claims *claims; /* or NULL */
 
     struct list wheel[WHEEL_SLOTS];
     struct ev_timer wheel_timer;
@@ -103,6 +107,8 @@ static void on_acquire(struct ev_loop *ev)
     if (loop->turn_began_ns)
         atomic_store_explicit(loop->turn_began_ns, clock_coarse_ns(), memory_order_relaxed);
     tell_unseen(loop);
+    if (loop->call && atomic_load_explicit(loop->call, memory_order_relaxed))
+        loop->on_call(loop->on_call_arg, false);
     loop->acquire(loop->release_arg);
     if (loop->turn_began_ns)
         atomic_store_explicit(loop->turn_began_ns, 0, memory_order_relaxed);
@@ -115,6 +121,8 @@ static void on_pending(struct ev_loop *ev)
     if (loop->turn_began_ns)
         publish_turn(loop, loop_now_ns(loop));
     tell_unseen(loop);
+    if (loop->call && atomic_load_explicit(loop->call, memory_order_relaxed))
+        loop->on_call(loop->on_call_arg, true);
     ev_invoke_pending(ev);
 }
 
@@ -335,6 +343,28 @@ void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_
     loop->unseen = unseen;
     loop->on_unseen = on_unseen;
     loop->on_unseen_arg = arg;
+}
+
+void loop_on_call(struct loop *loop, _Atomic uint32_t *call, void (*on_call)(void *arg, bool acquired), void *arg)
+{
+    loop->call = call;
+    loop->on_call = on_call;
+    loop->on_call_arg = arg;
+}
+
+void loop_set_claims(struct loop *loop, struct claims *claims)
+{
+    loop->claims = claims;
+}
+
+struct claims *loop_claims(const struct loop *loop)
+{
+    return loop->claims;
+}
+
+void loop_watch_now(struct loop *loop)
+{
+    fd_reify(loop->ev);
 }
 
 bool loop_has_deferred(const struct loop *loop)

@@ -63,6 +63,18 @@ void loop_publish_turn(struct loop *loop, _Atomic uint64_t *began_ns, _Atomic ui
  * anything that could be stuck. NULL: nobody does. */
 void loop_publish_unseen(struct loop *loop, _Atomic uint32_t *unseen, void (*on_unseen)(void *arg), void *arg);
 
+/* At each turn's beginning, *call is looked at; if it is not 0, on_call comes before anything that could be stuck. For a
+ * thread that watches the loop: it sets *call to say something, and is told by it that there is a turn. Also before
+ * acquire(), which may last: `acquired` is false then. */
+void loop_on_call(struct loop *loop, _Atomic uint32_t *call, void (*on_call)(void *arg, bool acquired), void *arg);
+
+/* Idle connections have claims from now on (claim.h). Before the first connection. */
+struct claims;
+void loop_set_claims(struct loop *loop, struct claims *claims);
+struct claims *loop_claims(const struct loop *loop);
+/* What was started to be watched is in the poller at once, not only at the next poll: others may look there, too. */
+void loop_watch_now(struct loop *loop);
+
 /* Called before each wait for events: what the last turns changed is published then, once for all of them. */
 void loop_before_wait(struct loop *loop, void (*before_wait)(void *arg), void *arg);
 

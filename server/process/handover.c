@@ -73,13 +73,8 @@ bool handover_shut(struct handover *handover)
 
 /* --- giving ------------------------------------------------------------------------------------------------------- */
 
-static bool could_take(const struct slot *slot, const struct inherit *self)
-{
-    return slot != self->slot && atomic_load_explicit(&slot->state, memory_order_relaxed) == SLOT_READY &&
-           tally_get(&slot->tally.conns) < (uint64_t)self->settings->worker_connections;
-}
-
-/* Not exact, and need not be: what nobody takes from the queue waits there as newcomers wait in the backlog. */
+/* Not exact, and need not be: what nobody takes from the queue waits there as newcomers wait in the backlog. Who takes
+ * newcomers has a load (balance.h). */
 static bool somebody_could_take(const struct handover *handover)
 {
     const struct scoreboard *board = handover->inherit->scoreboard;
@@ -87,7 +82,7 @@ static bool somebody_could_take(const struct handover *handover)
         return true;
     uint32_t end = board ? atomic_load_explicit(&board->loads_end, memory_order_relaxed) : 0;
     for (uint32_t i = 0; i < end; i++)
-        if (could_take(&board->slots[i], handover->inherit))
+        if (i != handover->inherit->slot_index && atomic_load_explicit(&board->loads[i], memory_order_relaxed) > 0)
             return true;
     return false;
 }
@@ -106,18 +101,26 @@ static void wait_for_room(struct handover *handover)
     alarm_set(&handover->retry, handover->loop, RETRY_MS, on_retry);
 }
 
-enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel)
+enum exchange_result handover_send(const struct handover *handover, int listener, const struct parcel *parcel)
 {
     const struct inherit *inherit = handover->inherit;
-    if (listener >= handover->count || !somebody_could_take(handover))
+    if (listener >= handover->count)
         return EXCHANGE_SHUT;
     enum exchange_result result = exchange_send(inherit->exchanges[listener][EXCHANGE_OUT], parcel);
-    if (result == EXCHANGE_SENT) {
+    if (result == EXCHANGE_SENT)
         atomic_fetch_add_explicit(&inherit->slot->handed_over, 1, memory_order_relaxed);
+    return result;
+}
+
+enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel)
+{
+    if (!somebody_could_take(handover))
+        return EXCHANGE_SHUT;
+    enum exchange_result result = handover_send(handover, listener, parcel);
+    if (result == EXCHANGE_SENT)
         handover->full_since_ms = 0;
-    } else if (result == EXCHANGE_FULL) {
+    else if (result == EXCHANGE_FULL)
         wait_for_room(handover);
-    }
     return result;
 }
 

@@ -36,4 +36,6 @@ bool handover_shut(struct handover *handover);
 
 /* To whoever takes it. EXCHANGE_SHUT also if nobody is there who could. */
 enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel);
+/* The same without looking whether anybody is there; from any thread. */
+enum exchange_result handover_send(const struct handover *handover, int listener, const struct parcel *parcel);
 void handover_done(struct handover *handover);

@@ -28,6 +28,7 @@
 #include "server/net/watch.h"
 #include "server/process/balance.h"
 #include "server/process/channel.h"
+#include "server/process/guard.h"
 #include "server/process/handover.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
@@ -51,6 +52,8 @@ struct worker {
     struct listener *listeners;
     struct balance balance;
     struct handover handover;
+    struct guard guard;
+    bool guarded;
     struct channel_message *message;
     bool leaving_told, alone; /* alone: no sibling stays behind */
 };
@@ -133,6 +136,7 @@ static void close_in_child(void)
         close(inherit->exchanges[i][EXCHANGE_OUT]);
         close(inherit->exchanges[i][EXCHANGE_IN]);
     }
+    guard_in_child(&forking_worker->guard);
     forking_worker = NULL;
 }
 
@@ -180,6 +184,7 @@ static void worker_left(struct worker *worker)
     if (worker->state == WORKER_LEFT)
         return;
     worker->state = WORKER_LEFT;
+    guard_stop(&worker->guard);
     alarm_clear(&worker->quiet);
     alarm_clear(&worker->graceful);
     worker->ops->on_left(worker->arg);
@@ -395,6 +400,8 @@ void worker_ready(struct worker *worker)
     for (int i = 0; i < worker->inherit->listener_count; i++)
         listener_start(&worker->listeners[i]);
     handover_start(&worker->handover);
+    if (worker->guarded)
+        guard_start(&worker->guard);
     atomic_store(&worker->inherit->slot->turn_began_ns, clock_ns()); /* what boot took does not count */
     atomic_store(&worker->inherit->slot->state, SLOT_READY);
     worker_show(worker, 0);
@@ -404,6 +411,36 @@ void worker_ready(struct worker *worker)
 void worker_sources(const struct inherit *inherit, struct str folders)
 {
     channel_send(inherit->channel, CHANNEL_SOURCES, folders.p, folders.len, NULL, 0);
+}
+
+static int on_give(struct guard *guard, struct io *io)
+{
+    const struct worker *worker = LIST_ENTRY(guard, struct worker, guard);
+    return worker->ops->on_give(worker->arg, io);
+}
+
+static void on_gave(struct guard *guard, struct io *io)
+{
+    const struct worker *worker = LIST_ENTRY(guard, struct worker, guard);
+    worker->ops->on_gave(worker->arg, io);
+}
+
+void worker_guard(struct worker *worker)
+{
+    worker->guarded = true;
+    guard_init(&worker->guard, worker->inherit, worker->loop, worker->inherit->settings->hand_over);
+    worker->guard.give = on_give;
+    worker->guard.gave = on_gave;
+}
+
+void worker_pause_guard(struct worker *worker)
+{
+    guard_pause(&worker->guard);
+}
+
+enum exchange_result worker_relieve(const struct worker *worker, int listener, const struct parcel *parcel)
+{
+    return handover_send(&worker->handover, listener, parcel);
 }
 
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message)
@@ -489,6 +526,8 @@ void worker_free(struct worker *worker)
     stop_accepting(worker);
     balance_done(&worker->balance);
     handover_done(&worker->handover);
+    guard_stop(&worker->guard);
+    loop_on_call(worker->loop, NULL, NULL, NULL);
     watch_stop(&worker->channel);
     watch_stop(&worker->signals);
     alarm_clear(&worker->quiet);

@@ -19,6 +19,7 @@
 #include "server/net/exchange.h"
 
 struct inherit;
+struct io;
 struct loop;
 struct worker;
 
@@ -32,6 +33,11 @@ struct worker_ops {
     void (*on_take)(void *arg, int listener, const struct parcel *parcel);
     /* After worker_hand_over() said EXCHANGE_FULL: there may be room; or nobody takes anything. */
     void (*on_hand_over)(void *arg, bool room);
+    /* On the guard's thread, the loop being stuck: an idle connection on which a request has come, to be sent by
+     * worker_relieve(), whose result this is. */
+    int (*on_give)(void *arg, struct io *io);
+    /* On the loop's, afterwards: it is another worker's. */
+    void (*on_gave)(void *arg, struct io *io);
     /* Finish what is in flight; call worker_drained() when nothing is left. */
     void (*on_drain)(void *arg);
     /* Drop what is in flight (graceful_timeout has passed, or a fast stop). */
@@ -52,6 +58,12 @@ void worker_ready(struct worker *worker);
 void worker_sources(const struct inherit *inherit, struct str folders);
 /* Boot failed: tells the master; exit with `exit_code` afterwards. */
 void worker_failed(const struct inherit *inherit, int exit_code, const char *message);
+/* As worker_hand_over(), for on_give. */
+enum exchange_result worker_relieve(const struct worker *worker, int listener, const struct parcel *parcel);
+/* Before worker_ready(): the loop has a guard (guard.h), as the application runs on its thread. */
+void worker_guard(struct worker *worker);
+/* Before the process forks: the guard's thread ends. It comes back with the loop's next turn. */
+void worker_pause_guard(struct worker *worker);
 /* Connections and requests in flight: what newcomers are shared by. */
 void worker_load(struct worker *worker, uint32_t load);
 /* Gives an idle connection to whichever sibling takes it first; see exchange_send(). Also EXCHANGE_SHUT: it is switched off, or
