@@ -14,7 +14,7 @@
 #define CHUNK 1024
 #define CHUNKS 1024 /* descriptors up to a million */
 #define BATCH 64
-#define ROUNDS 16 /* what is readable and not at rest comes again and again */
+#define ROUNDS 16   /* what is readable and not at rest comes again and again */
 
 struct claims {
     _Atomic(struct claim *) chunks[CHUNKS];

@@ -32,11 +32,11 @@ struct guard {
     pthread_t thread;
     _Atomic pid_t tid;
     bool running;
-    _Atomic uint32_t call;   /* bits of enum guard_call, for the loop to see */
-    _Atomic uint32_t bell;   /* a futex: rung to wake the thread */
+    _Atomic uint32_t call; /* bits of enum guard_call, for the loop to see */
+    _Atomic uint32_t bell; /* a futex: rung to wake the thread */
     _Atomic bool stop;
-    pthread_mutex_t lock;    /* of `moved` */
-    struct io **moved;       /* what was given away and the loop has not noticed */
+    pthread_mutex_t lock;  /* of `moved` */
+    struct io **moved;     /* what was given away and the loop has not noticed */
     size_t moved_count, moved_room;
     /* On the guard's thread: enum exchange_result. */
     int (*give)(struct guard *guard, struct io *io);
