@@ -336,7 +336,7 @@ def test_killed_workers(tmp_path: Path, kind: str, args: list[str]) -> None:
         disturb(site, kill_workers)
 
 
-@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("kind", ["asgi", "wsgi", "threads"])
 def test_a_stuck_worker(tmp_path: Path, kind: str) -> None:
     with serving(tmp_path, kind, "--workers", "2", "--timeout", "1") as site:
         disturb(site, stick, streams=0)
@@ -380,10 +380,10 @@ SOAK_REQUESTS = int(os.environ.get("LICORNE_SOAK_REQUESTS", "1000000"))
 SOAKED = [  # kind, arguments, and what is done to it besides EACH
     ("asgi", ["--workers", "2", "--preload"], [stick]),
     ("wsgi", ["--workers", "4"], [stick, crash_loop]),
-    ("threads", ["--workers", "2", "--preload"], []),
+    ("threads", ["--workers", "2", "--preload"], [stick]),
     ("asgi", ["--workers", "3"], [stick, crash_loop]),
     ("wsgi", ["--workers", "3", "--preload"], [stick]),
-    ("threads", ["--workers", "4"], [crash_loop]),
+    ("threads", ["--workers", "4"], [stick, crash_loop]),
 ]
 
 
