@@ -375,6 +375,7 @@ def test_a_crash_loop(tmp_path: Path) -> None:
 
 # --- all of them ------------------------------------------------------------------------------------------------------
 
+# In all; each server gets its share of both.
 SOAK_SECONDS = float(os.environ.get("LICORNE_SOAK_SECONDS", "660"))
 SOAK_REQUESTS = int(os.environ.get("LICORNE_SOAK_REQUESTS", "1000000"))
 SOAKED = [  # kind, arguments, and what is done to it besides EACH
