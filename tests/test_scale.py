@@ -163,6 +163,36 @@ def test_a_blocked_worker_delays_no_newcomer(folder):
         client.close()
 
 
+GIL_KEPT = """
+import ctypes, threading, time
+
+def keep():
+    time.sleep(0.3)  # the loop waits by then
+    ctypes.PyDLL(None).sleep(1000)  # with the GIL
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        raise NotImplementedError
+    if scope["path"] == "/keep":
+        threading.Thread(target=keep, daemon=True).start()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
+    await send({"type": "http.response.body", "body": b"1"})
+"""
+
+
+def test_a_newcomer_for_whom_a_worker_woke_in_vain_goes_to_another(folder):
+    """A thread keeps the GIL, so that the loop cannot accept what it is woken for."""
+    (folder / "a.py").write_text(GIL_KEPT)
+    args = ["--workers", "2", "--timeout", "0", "--graceful-timeout", "0.1"]
+    with serve(folder, *args) as server:
+        with server.connect() as client:
+            ask(client, "/keep")
+        time.sleep(0.6)  # a loop that still has the GIL then serves, and the test shows nothing
+        for _ in range(4):
+            with server.connect() as client:
+                ask(client)
+
+
 @pytest.mark.sanitized
 def test_what_a_full_worker_cannot_take_others_do(folder):
     with serve(folder, "--workers", "2", "--worker-connections", "10") as server, Clients(server) as clients:

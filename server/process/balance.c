@@ -130,9 +130,9 @@ static void on_rung(struct watch *watch)
     watch_line_up(&balance->rung, balance->loop, balance->bell, on_rung);
 }
 
-static void ring(const struct balance *balance)
+void balance_ring(int bell)
 {
-    if (write(balance->bell, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0) {
+    if (write(bell, &(uint64_t){ 1 }, sizeof(uint64_t)) < 0) {
         /* it has been ringing for long: nobody is there to hear it */
     }
 }
@@ -149,7 +149,7 @@ static void on_line(struct listener *listener, bool joined)
     else if (!in_line(balance))
         watch_step_out(&balance->rung);
     if (!joined && !is_alone(balance))
-        ring(balance);
+        balance_ring(balance->bell);
 }
 
 /* --- entry points ------------------------------------------------------------------------------------------------- */

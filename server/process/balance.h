@@ -43,5 +43,8 @@ void balance_count(struct balance *balance, bool counted);
 void balance_load(struct balance *balance, uint32_t load);
 void balance_done(struct balance *balance);
 
+/* Wakes one of those in line, to look for newcomers. From any thread. */
+void balance_ring(int bell);
+
 /* Whether slot `own` may take a newcomer; *excess: by how much it is above the average of those who could. */
 bool balance_admits(struct scoreboard *board, uint32_t own, uint64_t now_ns, uint32_t *excess);

@@ -18,6 +18,7 @@
 #include "server/base/mem.h"
 #include "server/net/exchange.h"
 #include "server/net/loop.h"
+#include "server/process/balance.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 
@@ -31,7 +32,7 @@ enum guard_call {
     CALL_START = 4,  /* it was paused */
 };
 
-/* --- sleeping --------------------------------------------------------------------------------------------------------- */
+/* --- sleeping ----------------------------------------------------------------------------------------------------- */
 
 /* Until the bell has rung since it was `heard`, or a tick has passed; `ticks` false: however long that is. */
 static void wait_for_bell(struct guard *guard, uint32_t heard, bool ticks)
@@ -62,8 +63,8 @@ static bool is_idle(struct watched before, struct watched now)
     return now.began_ns == 0 && before.turns_ns == now.turns_ns;
 }
 
-/* The loop stores when its turn began and looks at the call without a fence between: a turn that began just when the call
- * was made may have missed it. The tick in between shows it. */
+/* The loop stores when its turn began and looks at the call without a fence between: a turn that began just when the
+ * call was made may have missed it. The tick in between shows it. */
 static void sleep_until_called(struct guard *guard)
 {
     uint32_t heard = atomic_load(&guard->bell);
@@ -75,7 +76,7 @@ static void sleep_until_called(struct guard *guard)
     atomic_fetch_and(&guard->call, ~(unsigned)CALL_ASLEEP);
 }
 
-/* --- giving away -------------------------------------------------------------------------------------------------------- */
+/* --- giving away -------------------------------------------------------------------------------------------------- */
 
 static bool is_stuck(uint64_t began_ns, uint64_t now_ns)
 {
@@ -122,7 +123,7 @@ static void on_moved(void *arg, struct io *io)
     atomic_fetch_or(&guard->call, CALL_MOVED);
 }
 
-/* --- the master ----------------------------------------------------------------------------------------------------------- */
+/* --- the master --------------------------------------------------------------------------------------------------- */
 
 static bool master_is_gone(const struct guard *guard)
 {
@@ -139,7 +140,30 @@ static void end_if_left_alone(const struct guard *guard, uint64_t stuck_ms)
         kill(getpid(), SIGKILL);
 }
 
-/* --- the thread ------------------------------------------------------------------------------------------------------------ */
+/* --- newcomers ---------------------------------------------------------------------------------------------------- */
+
+static bool newcomers_wait(const struct inherit *inherit)
+{
+    for (int i = 0; i < inherit->listener_count; i++) {
+        struct pollfd listener = { .fd = inherit->listeners[i], .events = POLLIN };
+        if (poll(&listener, 1, 0) > 0 && listener.revents & POLLIN)
+            return true;
+    }
+    return false;
+}
+
+/* The kernel may have woken this worker for one just before it got stuck. Those who come later wake others. */
+static void call_siblings(struct guard *guard, uint64_t began_ns)
+{
+    const struct inherit *inherit = guard->inherit;
+    if (guard->called_ns == began_ns || !inherit->scoreboard)
+        return;
+    guard->called_ns = began_ns;
+    if (newcomers_wait(inherit))
+        balance_ring(inherit->bell);
+}
+
+/* --- the thread --------------------------------------------------------------------------------------------------- */
 
 static void help(struct guard *guard, uint64_t began_ns)
 {
@@ -147,6 +171,7 @@ static void help(struct guard *guard, uint64_t began_ns)
     uint64_t now_ns = clock_ns();
     if (!is_stuck(began_ns, now_ns))
         return;
+    call_siblings(guard, began_ns);
     if (guard->claims && somebody_is_free(guard, now_ns))
         claims_give(guard->claims, loop_poll_fd(guard->loop), &giver);
     if (atomic_load(&guard->call) & CALL_MOVED)
@@ -174,7 +199,7 @@ static void *guard_main(void *arg)
     return NULL;
 }
 
-/* --- the loop's side --------------------------------------------------------------------------------------------------------- */
+/* --- the loop's side ---------------------------------------------------------------------------------------------- */
 
 static void take_note(struct guard *guard)
 {
@@ -229,7 +254,7 @@ void guard_start(struct guard *guard)
                     strerror(error));
 }
 
-/* A thread that was joined may be counted among the process's for a moment longer: Python would warn of it at a fork. */
+/* A thread that was joined may be counted among the process's for a moment longer: Python would warn at a fork. */
 static void wait_until_uncounted(pid_t tid)
 {
     for (int i = 0; i < UNCOUNTED_TRIES && tid > 0 && syscall(SYS_tgkill, getpid(), tid, 0) == 0; i++)

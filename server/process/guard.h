@@ -39,6 +39,7 @@ struct guard {
     struct io **moved;     /* what was given away and the loop has not noticed */
     size_t moved_count, moved_room;
     /* On the guard's thread: enum exchange_result. */
+    uint64_t called_ns;      /* for the turn that began then siblings were called */
     int (*give)(struct guard *guard, struct io *io);
     /* On the loop's, afterwards: close it (io_give). */
     void (*gave)(struct guard *guard, struct io *io);
