@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 
 import pytest
@@ -158,7 +159,6 @@ CASES = {
     ),
     "a task factory that cannot be called": lambda loop: loop.set_task_factory(1),
     "an exception handler that cannot be called": lambda loop: loop.set_exception_handler(1),
-    "an executor that is none": lambda loop: loop.set_default_executor(1),
     "start_tls without context": lambda loop: run(loop, loop.start_tls(None, None, None)),
     "connection without address": lambda loop: run(loop, loop.create_connection(asyncio.Protocol)),
     "connection to address and socket": lambda loop: run(
@@ -172,6 +172,9 @@ CASES = {
     "subprocess of a number": lambda loop: run(loop, loop.subprocess_exec(asyncio.SubprocessProtocol, 1)),
     "subprocess that is not there": lambda loop: run(loop, asyncio.create_subprocess_exec("/nonexistent/program")),
 }
+
+if sys.version_info < (3, 11):
+    del CASES["call_at without time"]  # AssertionError there
 
 
 @pytest.mark.filterwarnings("ignore")

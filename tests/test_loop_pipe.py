@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 
 import pytest
 
@@ -97,7 +98,9 @@ def test_pause_and_resume_reading(loop):
         protocol.transport.pause_reading()
         os.write(w, b"hello")
         await asyncio.sleep(0.01)
-        assert protocol.data == b"" and not protocol.transport.is_reading()
+        assert protocol.data == b""
+        if sys.version_info >= (3, 11) or isinstance(loop, licorne.Loop):
+            assert not protocol.transport.is_reading()
         protocol.transport.resume_reading()
         protocol.transport.resume_reading()
         await until(lambda: protocol.data == b"hello")

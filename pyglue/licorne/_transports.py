@@ -184,7 +184,8 @@ class ReadPipeTransport(_ProtocolFailed, unix_events._UnixReadPipeTransport):
     _protocol = _forward("protocol")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Any, *args: Any) -> None:
-        self._native = _core.Stream(loop, self, pipe.fileno(), True)
+        self._native = stream = _core.Stream(loop, self, pipe.fileno(), True)
+        self.is_reading = stream.is_reading  # which Python 3.10 does not have
         super().__init__(loop, pipe, *args)
 
     def _add_reader(self, fd: int, callback: Any) -> None:
