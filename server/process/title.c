@@ -47,6 +47,21 @@ static void find_room(const unsigned long long values[FIELDS])
     room.own = room.size = room.used = (size_t)(values[ARG_END] - values[ARG_START]);
 }
 
+static char *environment; /* what was moved: as one, as nobody frees a variable that is removed */
+
+static void move_environment(void)
+{
+    size_t size = 0;
+    for (char **variable = environ; *variable; variable++)
+        size += strlen(*variable) + 1;
+    char *to = environment = mem_alloc(size + 1);
+    for (char **variable = environ; *variable; variable++) {
+        char *moved = to;
+        to = stpcpy(to, *variable) + 1;
+        *variable = moved;
+    }
+}
+
 void title_init(void)
 {
     unsigned long long values[FIELDS] = { 0 };
@@ -54,8 +69,7 @@ void title_init(void)
     find_room(values);
     if (!room.memory || values[ENV_START] != values[ARG_END] || values[ENV_END] < values[ENV_START])
         return;
-    for (char **variable = environ; *variable; variable++)
-        *variable = mem_strdup(*variable);
+    move_environment();
     size_t len = (size_t)(values[ENV_END] - values[ENV_START]);
     room.size += len < BORROWED_MOST ? len : BORROWED_MOST;
 }
