@@ -350,6 +350,7 @@ def test_the_end(tmp_path: Path, kind: str, args: list[str]) -> None:
         assert report.failed > 0
 
 
+@pytest.mark.sanitized
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 def test_another_executable(tmp_path: Path, kind: str) -> None:
     with serving(tmp_path, kind, "--workers", "2") as site:
