@@ -147,10 +147,10 @@ def test_pidfile(folder: Path) -> None:
         assert not path.exists()
 
 
-@pytest.mark.parametrize("content", ["", "nonsense\n", "999999999\n", f"{os.getpid()}\n"])
+@pytest.mark.parametrize("content", ["", "nonsense\n", "999999999\n", "another's"])
 def test_stale_pidfile(folder: Path, content: str) -> None:
     path = folder / "pid"
-    path.write_text(content)
+    path.write_text(f"{os.getpid()}\n" if content == "another's" else content)
     with Server("a:app", "--pid", str(path), cwd=folder) as server:
         assert path.read_text() == f"{server.pid}\n"
 
