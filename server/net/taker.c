@@ -9,7 +9,7 @@
 
 static void taker_update(struct taker *taker)
 {
-    if (taker->started && !taker->paused && !taker->starved)
+    if (taker->started && !taker->paused && !taker->starved && !taker->aside)
         ev_io_start(loop_ev(taker->loop), &taker->readable);
     else
         ev_io_stop(loop_ev(taker->loop), &taker->readable);
@@ -39,10 +39,8 @@ static void on_retry(struct coarse_timer *timer)
     taker_update(taker);
 }
 
-static void on_readable(struct ev_loop *ev, struct ev_io *watcher, int revents)
+static void take_one(struct taker *taker)
 {
-    (void)ev, (void)revents;
-    struct taker *taker = LIST_ENTRY(watcher, struct taker, readable);
     struct parcel parcel;
     if (!keep_number(taker)) {
         taker_update(taker);
@@ -58,6 +56,17 @@ static void on_readable(struct ev_loop *ev, struct ev_io *watcher, int revents)
         taker->on_take(taker, &parcel);
 }
 
+static void on_readable(struct ev_loop *ev, struct ev_io *watcher, int revents)
+{
+    (void)ev, (void)revents;
+    struct taker *taker = LIST_ENTRY(watcher, struct taker, readable);
+    taker->aside = taker->admits && !taker->admits(taker);
+    if (taker->aside)
+        taker_update(taker);
+    else
+        take_one(taker);
+}
+
 void taker_init(struct taker *taker, struct loop *loop, int in)
 {
     *taker = (struct taker){ .loop = loop, .in = in, .spare = -1 };
@@ -69,6 +78,15 @@ void taker_start(struct taker *taker)
 {
     taker->started = true;
     keep_number(taker);
+    taker_update(taker);
+}
+
+void taker_return(struct taker *taker)
+{
+    bool was_aside = taker->aside;
+    taker->aside = false;
+    if (was_aside && taker->started && !taker->paused && !taker->starved)
+        take_one(taker);
     taker_update(taker);
 }
 

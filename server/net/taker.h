@@ -15,7 +15,9 @@ struct taker {
     struct coarse_timer retry;
     int in;
     int spare; /* the number that is kept; -1: there was none */
-    bool started, paused, starved;
+    bool started, paused, starved, aside;
+    /* Whether one may be taken now; else it is set aside. NULL: always. */
+    bool (*admits)(struct taker *taker);
     /* The callee owns parcel->fd; parcel->unread lies in the loop's read buffer. */
     void (*on_take)(struct taker *taker, const struct parcel *parcel);
     void *arg;
@@ -26,5 +28,7 @@ void taker_init(struct taker *taker, struct loop *loop, int in);
 void taker_start(struct taker *taker);
 void taker_pause(struct taker *taker);
 void taker_resume(struct taker *taker);
+/* From being set aside: takes one, if it is still there, whatever admits() says. */
+void taker_return(struct taker *taker);
 /* Stops for good and closes this process's descriptor. Idempotent. */
 void taker_close(struct taker *taker);

@@ -8,10 +8,12 @@
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "server/net/loop.h"
+#include "server/process/balance.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 
 #define RETRY_MS 5
+#define ASIDE_MS 2
 #define FULL_MS 1000 /* so long nobody has taken anything: nobody will */
 
 /* --- taking ------------------------------------------------------------------------------------------------------- */
@@ -21,6 +23,25 @@ static void on_take(struct taker *taker, const struct parcel *parcel)
     struct handover *handover = taker->arg;
     atomic_fetch_add_explicit(&handover->inherit->slot->taken_over, 1, memory_order_relaxed);
     handover->on_take(handover, (int)(taker - handover->takers), parcel);
+}
+
+static void on_back(struct alarm *alarm)
+{
+    struct handover *handover = LIST_ENTRY(alarm, struct handover, back);
+    for (int i = 0; i < handover->count; i++)
+        taker_return(&handover->takers[i]);
+}
+
+/* Who has more than its share leaves them to the others for a moment, as with newcomers. */
+static bool admits(struct taker *taker)
+{
+    struct handover *handover = taker->arg;
+    const struct inherit *inherit = handover->inherit;
+    uint32_t excess = 0;
+    if (!inherit->scoreboard || balance_admits(inherit->scoreboard, inherit->slot_index, clock_ns(), &excess))
+        return true;
+    alarm_set(&handover->back, handover->loop, ASIDE_MS, on_back);
+    return false;
 }
 
 void handover_init(struct handover *handover, const struct inherit *inherit, struct loop *loop)
@@ -33,6 +54,7 @@ void handover_init(struct handover *handover, const struct inherit *inherit, str
     for (int i = 0; i < handover->count; i++) {
         taker_init(&handover->takers[i], loop, inherit->exchanges[i][EXCHANGE_IN]);
         handover->takers[i].on_take = on_take;
+        handover->takers[i].admits = admits;
         handover->takers[i].arg = handover;
     }
 }
@@ -128,6 +150,7 @@ void handover_done(struct handover *handover)
 {
     handover_stop_taking(handover);
     alarm_clear(&handover->retry);
+    alarm_clear(&handover->back);
     free(handover->takers);
     handover->takers = NULL;
     handover->count = 0;

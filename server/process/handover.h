@@ -14,10 +14,10 @@ struct inherit;
 struct handover {
     const struct inherit *inherit;
     struct loop *loop;
-    struct taker *takers; /* by listener; none: there are no exchanges */
+    struct taker *takers;     /* by listener; none: there are no exchanges */
     int count;
-    struct alarm retry;
-    uint64_t full_since_ms; /* nothing went in since then; 0: it did */
+    struct alarm retry, back; /* back: of takers that were set aside */
+    uint64_t full_since_ms;   /* nothing went in since then; 0: it did */
     void (*on_take)(struct handover *handover, int listener, const struct parcel *parcel);
     /* After EXCHANGE_FULL: try again; or, when that was tried for long enough, do not. */
     void (*on_room)(struct handover *handover, bool room);
