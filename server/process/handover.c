@@ -1,14 +1,17 @@
 /* handover: see handover.h. */
 #include "server/process/handover.h"
 
+#include <linux/sockios.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 
 #include "config/settings.h"
 #include "server/base/clock.h"
 #include "server/base/mem.h"
 #include "server/net/loop.h"
 #include "server/process/balance.h"
+#include "server/process/descriptors.h"
 #include "server/process/inherit.h"
 #include "server/process/scoreboard.h"
 
@@ -50,6 +53,9 @@ void handover_init(struct handover *handover, const struct inherit *inherit, str
     if (!inherit->exchanges)
         return;
     handover->count = inherit->listener_count;
+    handover->most = descriptors_room();
+    if (handover->most > inherit->settings->worker_connections)
+        handover->most = inherit->settings->worker_connections;
     handover->takers = mem_zalloc(sizeof(struct taker) * (size_t)(handover->count + 1));
     for (int i = 0; i < handover->count; i++) {
         taker_init(&handover->takers[i], loop, inherit->exchanges[i][EXCHANGE_IN]);
@@ -95,18 +101,31 @@ bool handover_shut(struct handover *handover)
 
 /* --- giving ------------------------------------------------------------------------------------------------------- */
 
-/* Not exact, and need not be: what nobody takes from the queue waits there as newcomers wait in the backlog. Who takes
- * newcomers has a load (balance.h). */
-static bool somebody_could_take(const struct handover *handover)
+static uint64_t room_of(const struct handover *handover, uint32_t i)
+{
+    const struct scoreboard *board = handover->inherit->scoreboard;
+    uint64_t limit = (uint64_t)handover->most, conns = tally_get(&board->slots[i].tally.conns);
+    bool takes = i != handover->inherit->slot_index && atomic_load_explicit(&board->loads[i], memory_order_relaxed) > 0;
+    return takes && conns < limit ? limit - conns : 0;
+}
+
+/* How many connections the siblings could take, all together. Who takes newcomers has a load (balance.h). */
+static uint64_t room(const struct handover *handover)
 {
     const struct scoreboard *board = handover->inherit->scoreboard;
     if (has_neighbour(handover))
-        return true;
+        return UINT64_MAX;
     uint32_t end = board ? atomic_load_explicit(&board->loads_end, memory_order_relaxed) : 0;
+    uint64_t sum = 0;
     for (uint32_t i = 0; i < end; i++)
-        if (i != handover->inherit->slot_index && atomic_load_explicit(&board->loads[i], memory_order_relaxed) > 0)
-            return true;
-    return false;
+        sum += room_of(handover, i);
+    return sum;
+}
+
+static bool is_empty(int out)
+{
+    int queued = 0;
+    return ioctl(out, SIOCOUTQ, &queued) == 0 && queued == 0;
 }
 
 static void on_retry(struct alarm *alarm)
@@ -134,15 +153,29 @@ enum exchange_result handover_send(const struct handover *handover, int listener
     return result;
 }
 
+/* No more than there is room for goes into the queue: what nobody has room for would wait there. `given` counts what was
+ * sent since the queue was last seen empty. */
+static enum exchange_result give(struct handover *handover, int listener, const struct parcel *parcel)
+{
+    uint64_t most = room(handover);
+    if (listener >= handover->count || most == 0)
+        return EXCHANGE_SHUT;
+    if (handover->given >= most && !is_empty(handover->inherit->exchanges[listener][EXCHANGE_OUT]))
+        return EXCHANGE_FULL;
+    if (handover->given >= most)
+        handover->given = 0;
+    return handover_send(handover, listener, parcel);
+}
+
 enum exchange_result handover_give(struct handover *handover, int listener, const struct parcel *parcel)
 {
-    if (!somebody_could_take(handover))
-        return EXCHANGE_SHUT;
-    enum exchange_result result = handover_send(handover, listener, parcel);
-    if (result == EXCHANGE_SENT)
-        handover->full_since_ms = 0;
-    else if (result == EXCHANGE_FULL)
+    enum exchange_result result = give(handover, listener, parcel);
+    if (result == EXCHANGE_FULL)
         wait_for_room(handover);
+    if (result != EXCHANGE_SENT)
+        return result;
+    handover->full_since_ms = 0;
+    handover->given++;
     return result;
 }
 

@@ -17,6 +17,8 @@ struct handover {
     struct taker *takers;     /* by listener; none: there are no exchanges */
     int count;
     struct alarm retry, back; /* back: of takers that were set aside */
+    int64_t most;             /* connections that a worker may have */
+    uint64_t given;           /* since the queue was last seen empty */
     uint64_t full_since_ms;   /* nothing went in since then; 0: it did */
     void (*on_take)(struct handover *handover, int listener, const struct parcel *parcel);
     /* After EXCHANGE_FULL: try again; or, when that was tried for long enough, do not. */
