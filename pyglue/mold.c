@@ -413,7 +413,7 @@ static void say_loaded(const struct mold *m)
 /* `fds`: the sockets, and both ends of the exchange of each. */
 static void inherit_listeners(struct inherit *inherit, const int *fds, int count)
 {
-    size_t room = (size_t)(count + 1);
+    size_t room = (size_t)count + 1;
     inherit->listener_count = count;
     inherit->listeners = mem_alloc(sizeof(*inherit->listeners) * room);
     inherit->exchanges = mem_alloc(sizeof(*inherit->exchanges) * room);
