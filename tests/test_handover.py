@@ -330,7 +330,7 @@ def test_a_stuck_worker_does_not_outlive_its_master_for_long(args):
         server.send_signal(signal.SIGKILL)
         server.wait_exit()
         server.assert_nothing_left()
-        assert not alive(stuck)
+        wait_until(lambda: not alive(stuck), "the worker's end")
 
 
 def test_a_fork_of_the_application_does_not_see_the_guard():

@@ -271,4 +271,4 @@ def test_hup_finds_the_folder_by_its_name(folder: Path) -> None:
         current.symlink_to("release2")
         server.send_signal(signal.SIGHUP)
         server.wait_log("Reloaded: generation 2")
-        assert request(server.address).startswith(b"2")
+        wait_until(lambda: request(server.address).startswith(b"2"), "the new release")  # the old one is leaving

@@ -379,7 +379,8 @@ void master_park(struct master *master)
 void master_unpark(struct master *master)
 {
     master->parked = false;
-    log_info("Workers are started again: %d wanted", master_wanted_workers(master, master->serving));
+    if (master->serving)
+        log_info("Workers are started again: %d wanted", master_wanted_workers(master, master->serving));
 }
 
 void master_scale(struct master *master, int by)
