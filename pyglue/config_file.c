@@ -42,18 +42,7 @@ static void apply_setting(struct settings *settings, PyObject *setting, struct b
 
 /* gunicorn's settings whose option has another name. */
 static const char *const renamed[][2] = {
-    { "pidfile", "--pid" },
-    { "proc_name", "--name" },
-    { "logconfig", "--log-config" },
-    { "logconfig_dict", "--log-config" },
-    { "logconfig_json", "--log-config-json" },
-    { "syslog", "--log-syslog" },
-    { "syslog_addr", "--log-syslog-to" },
-    { "syslog_prefix", "--log-syslog-prefix" },
-    { "syslog_facility", "--log-syslog-facility" },
-    { "reload_extra_files", "--reload-extra-file" },
     { "sendfile", "--no-sendfile" },
-    { "proxy_allow_ips", "--proxy-allow-from" },
     { "uwsgi_allow_ips", "--uwsgi-allow-from" },
     { "raw_paste_global_conf", "--paste-global" },
     { "dirty_apps", "--dirty-app" },

@@ -33,7 +33,7 @@ def app(environ, start_response):
 USER = "nobody"
 
 
-# An interpreter may lie where only root can go (/root/.pyenv): then its servers live in a mount namespace in which the
+# An interpreter may lie where only root can go (a home folder): then its servers live in a mount namespace in which the
 # folder above it is an empty one that everybody can enter, with nothing in it but the interpreter.
 OPENED = """
 kept=$(mktemp -d) && mount --bind "$2" "$kept" && mount -t tmpfs -o mode=755 none "$1" && mkdir -p "$2" &&
