@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import licorne
+from tests.support.protocols import Recorder
 
 pytestmark = [pytest.mark.smoke, pytest.mark.sanitized]
 
@@ -17,31 +18,6 @@ def loop(request):
     loop = request.param()
     yield loop
     loop.close()
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self):
-        self.events, self.data = [], b""
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost.set_result(exc)
 
 
 async def reading(fd):

@@ -12,6 +12,7 @@ import pytest
 import trustme
 
 import licorne
+from tests.support.protocols import Recorder
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library's older protocol is used")
 
@@ -32,32 +33,6 @@ def contexts(request):
     authority.configure_trust(client)
     client.maximum_version = client.minimum_version = request.param
     return server, client
-
-
-class Recorder(asyncio.Protocol):
-    def __init__(self):
-        self.events, self.data = [], bytearray()
-        self.lost = asyncio.get_running_loop().create_future()
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def data_received(self, data):
-        assert type(data) is bytes and data
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost.set_result(exc)
 
 
 class Buffered(Recorder, asyncio.BufferedProtocol):
