@@ -1,8 +1,7 @@
 /* conn: see conn.h. From the bottom up: leaving and closing; what each state does with bytes, with the end of the client's
  * bytes and with its time limit; the table of states; io's events. */
-#include "server/http/conn.h"
+#include "server/http/conn_states.h"
 
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,13 +14,8 @@
 #include "server/http/response.h"
 #include "server/http/websocket_conn.h"
 #include "server/net/exchange.h"
-#include "server/net/proxy_protocol.h"
 
 #define SILENT_MS 1000         /* a connection on which nothing has come for so long may be needed for others */
-#define LINGER_BRIEFLY_MS 1000 /* instead of linger_timeout, when the place is needed, or the worker leaves */
-
-static void conn_enter(struct conn *c, enum conn_state state);
-static void proxy_over(struct conn *c);
 
 static const char *const reason_texts[] = {
 #define CLOSE(name, is_error, text) text,
@@ -43,7 +37,7 @@ static const struct settings *settings_of(const struct conn *c)
 static bool is_between(const struct conn *c)
 {
     return c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL) ||
-           (c->state == CONN_PROXY && c->proxy->len == 0);
+           (c->state == CONN_PROXY && conn_proxy_rests(c));
 }
 
 static bool app_has(const struct request *r)
@@ -90,7 +84,7 @@ static void conn_end(struct conn *c, enum close_reason reason, void (*end_io)(st
     drop_request(c);
     if (c->websocket)
         websocket_gone(c->websocket);
-    proxy_over(c);
+    conn_proxy_over(c);
     if (c->free_cache && c->cache)
         c->free_cache(c->cache);
     c->free_cache = NULL;
@@ -115,8 +109,7 @@ void conn_leave(struct conn *c, enum close_reason reason)
     io_notify_drained(&c->io);
 }
 
-/* Answers in the server's own name, if there is still an answer to give, and leaves. */
-static void refuse(struct conn *c, int status, enum close_reason reason)
+void conn_refuse(struct conn *c, int status, enum close_reason reason)
 {
     struct request *r = c->request;
     if (r->response > RESPONSE_HELD) {
@@ -135,8 +128,7 @@ static void refuse(struct conn *c, int status, enum close_reason reason)
     request_unref(r);
 }
 
-/* A client that does not read would not see the end either: a reset frees what the kernel holds for it. */
-static void cut_off(struct conn *c)
+void conn_cut_off(struct conn *c)
 {
     io_abort(&c->io);
     conn_close(c, CLOSE_WRITE_TIMEOUT);
@@ -153,20 +145,20 @@ static bool has_timed_out(struct conn *c, uint64_t last_ms, int64_t limit_ms)
     return false;
 }
 
-static bool writing_timed_out(struct conn *c)
+bool conn_writing_timed_out(struct conn *c)
 {
     return c->io.queued_bytes > 0 && settings_of(c)->write_timeout_ms > 0 &&
            has_timed_out(c, c->io.last_write_ms, settings_of(c)->write_timeout_ms);
 }
 
-static bool reading_timed_out(struct conn *c)
+bool conn_reading_timed_out(struct conn *c)
 {
     return settings_of(c)->body_timeout_ms > 0 && has_timed_out(c, c->io.last_read_ms, settings_of(c)->body_timeout_ms);
 }
 
 /* --- HEAD and IDLE: a head is awaited ------------------------------------------------------------------------------------ */
 
-static void begin_request(struct conn *c)
+void conn_begin_request(struct conn *c)
 {
     c->request = request_new(c->server->requests, c);
     c->request->began_ns = http_server_times(c->server) ? clock_ns() : loop_now_ns(c->server->loop);
@@ -180,7 +172,7 @@ static size_t take_head(struct conn *c, char *data, size_t len)
     size_t used;
     bool first = c->request == NULL;
     if (first)
-        begin_request(c);
+        conn_begin_request(c);
     switch (http1_head(&c->http1, data, len, &used)) {
     case HTTP1_MORE:
         if (first)
@@ -188,7 +180,7 @@ static size_t take_head(struct conn *c, char *data, size_t len)
         return used;
     case HTTP1_ERROR:
         log_debug("Request refused with %d: %s", c->http1.status, c->http1.reason);
-        refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
+        conn_refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
         return len;
     case HTTP1_DONE:
         break;
@@ -214,7 +206,7 @@ static void head_timeout(struct conn *c)
         conn_close(c, CLOSE_HEADER_TIMEOUT);
     else {
         http1_abandon(&c->http1);
-        refuse(c, 408, CLOSE_HEADER_TIMEOUT);
+        conn_refuse(c, 408, CLOSE_HEADER_TIMEOUT);
     }
 }
 
@@ -234,73 +226,8 @@ static void idle_timeout(struct conn *c)
         conn_leave(c, CLOSE_DRAIN);
     else if (settings_of(c)->write_timeout_ms == 0)
         coarse_timer_arm(c->server->loop, &c->timer, (uint64_t)settings_of(c)->keepalive_ms);
-    else if (writing_timed_out(c))
-        cut_off(c);
-}
-
-/* --- PROXY: whose connection is it? --------------------------------------------------------------------------------------- */
-
-static void proxy_over(struct conn *c)
-{
-    free(c->proxy);
-    c->proxy = NULL;
-}
-
-static void refuse_proxy(struct conn *c, int status, const char *reason)
-{
-    log_debug("Connection refused with %d: %s", status, reason);
-    proxy_over(c);
-    begin_request(c);
-    http1_abandon(&c->http1);
-    refuse(c, status, CLOSE_REQUEST_REFUSED);
-}
-
-/* The peer is from now on who the proxy says it is. */
-static void proxy_done(struct conn *c)
-{
-    if (!address_set_has(&c->server->proxies, (const struct sockaddr *)&c->peer_address)) {
-        refuse_proxy(c, 403, "a PROXY header from a peer that is not in proxy_allow_ips");
-        return;
-    }
-    if (c->proxy->client.sin6_family != AF_UNSPEC)
-        c->peer_address = c->proxy->client;
-    proxy_over(c);
-    conn_enter(c, CONN_HEAD);
-}
-
-/* What was taken for the beginning of a PROXY header is that of a request: too short to be a whole head. */
-static void proxy_absent(struct conn *c)
-{
-    struct proxy_protocol *proxy = c->proxy;
-    c->proxy = NULL;
-    conn_enter(c, CONN_HEAD);
-    take_head(c, (char *)proxy->bytes, proxy->len);
-    free(proxy);
-}
-
-static size_t take_proxy(struct conn *c, char *data, size_t len)
-{
-    size_t used;
-    switch (proxy_protocol_feed(c->proxy, data, len, &used)) {
-    case PROXY_MORE:
-        c->io.may_rest = false;
-        break;
-    case PROXY_DONE:
-        proxy_done(c);
-        break;
-    case PROXY_ABSENT:
-        proxy_absent(c);
-        break;
-    case PROXY_ERROR:
-        refuse_proxy(c, 400, "not a PROXY header");
-        return len;
-    }
-    return used;
-}
-
-static void proxy_timeout(struct conn *c)
-{
-    conn_close(c, c->server->draining ? CLOSE_DRAIN : CLOSE_HEADER_TIMEOUT);
+    else if (conn_writing_timed_out(c))
+        conn_cut_off(c);
 }
 
 /* --- BODY and SERVING: a body comes, the application works ----------------------------------------------------------------- */
@@ -349,7 +276,7 @@ static size_t take_body(struct conn *c, char *data, size_t len)
         break;
     }
     log_debug("Request body refused with %d: %s", c->http1.status, c->http1.reason);
-    refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
+    conn_refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
     return len;
 }
 
@@ -370,7 +297,7 @@ static void dispatch(struct conn *c)
 {
     struct request *r = c->request;
     if (http_server_is_busy(c->server)) {
-        refuse(c, 503, CLOSE_REQUEST_REFUSED);
+        conn_refuse(c, 503, CLOSE_REQUEST_REFUSED);
         return;
     }
     conn_enter(c, CONN_SERVING);
@@ -391,13 +318,13 @@ static void dispatch(struct conn *c)
 
 static void body_eof(struct conn *c)
 {
-    refuse(c, 400, CLOSE_CLIENT_LEFT);
+    conn_refuse(c, 400, CLOSE_CLIENT_LEFT);
 }
 
 static void body_timeout(struct conn *c)
 {
-    if (reading_timed_out(c))
-        refuse(c, 408, CLOSE_BODY_TIMEOUT);
+    if (conn_reading_timed_out(c))
+        conn_refuse(c, 408, CLOSE_BODY_TIMEOUT);
 }
 
 /* Half-closing after a complete request is legal: the response still goes out. An incomplete one can not become complete. */
@@ -406,7 +333,7 @@ static void serving_eof(struct conn *c)
     struct request *r = c->request;
     r->core.keep_alive = false;
     if (!r->body_end && r->response <= RESPONSE_HELD && !c->in_wait) {
-        refuse(c, 400, CLOSE_CLIENT_LEFT);
+        conn_refuse(c, 400, CLOSE_CLIENT_LEFT);
         return;
     }
     http_server_tell_gone(c->server, c->request);
@@ -417,13 +344,13 @@ static void serving_timeout(struct conn *c)
 {
     struct request *r = c->request;
     bool reading = !r->body_end && !c->io.paused && !r->core.expects_continue && !c->io.eof;
-    if (reading && reading_timed_out(c)) {
-        refuse(c, 408, CLOSE_BODY_TIMEOUT);
+    if (reading && conn_reading_timed_out(c)) {
+        conn_refuse(c, 408, CLOSE_BODY_TIMEOUT);
         return;
     }
     uint64_t due_ms = c->timer.due_ms;
-    if (writing_timed_out(c)) {
-        cut_off(c);
+    if (conn_writing_timed_out(c)) {
+        conn_cut_off(c);
         return;
     }
     if (due_ms > 0 && due_ms < c->timer.due_ms)
@@ -447,73 +374,6 @@ static void timeout_websocket(struct conn *c)
     websocket_timeout(c->websocket);
 }
 
-/* --- DISCARD, FLUSH, LINGER: nothing more is served -------------------------------------------------------------------------- */
-
-static size_t take_discard(struct conn *c, char *data, size_t len)
-{
-    struct str body;
-    size_t used;
-    enum http1_result result = http1_body(&c->http1, data, len, &used, &body);
-    c->discarded += (uint32_t)used;
-    if (result == HTTP1_ERROR || c->discarded > CONN_DISCARD_BYTES) {
-        conn_leave(c, CLOSE_UNREAD_BODY);
-        return len;
-    }
-    if (result == HTTP1_DONE)
-        conn_enter(c, CONN_IDLE);
-    return used;
-}
-
-static void discard_timeout(struct conn *c)
-{
-    if (reading_timed_out(c))
-        conn_leave(c, CLOSE_BODY_TIMEOUT);
-}
-
-static size_t take_nothing(struct conn *c, char *data, size_t len)
-{
-    (void)c, (void)data;
-    return len;
-}
-
-static void leave_eof(struct conn *c)
-{
-    conn_close(c, c->state == CONN_LINGER ? c->reason : CLOSE_CLIENT_LEFT);
-}
-
-static void flush_timeout(struct conn *c)
-{
-    if (writing_timed_out(c))
-        cut_off(c);
-}
-
-static void linger_timeout(struct conn *c)
-{
-    conn_close(c, CLOSE_LINGER_TIMEOUT);
-}
-
-/* Long enough for the client to take the response and to close, if it means to. */
-static void linger_briefly(struct conn *c)
-{
-    uint64_t due_ms = loop_now_ms(c->server->loop) + LINGER_BRIEFLY_MS;
-    if (due_ms < c->timer.due_ms)
-        coarse_timer_arm(c->server->loop, &c->timer, LINGER_BRIEFLY_MS);
-}
-
-static void flush_drained(struct conn *c)
-{
-    if (c->reset_after)
-        io_abort(&c->io);
-    if (c->reset_after || c->io.eof || settings_of(c)->linger_timeout_ms == 0) {
-        conn_close(c, c->reason);
-        return;
-    }
-    io_shutdown(&c->io);
-    conn_enter(c, CONN_LINGER);
-    if (http_server_hurries(c->server))
-        linger_briefly(c);
-}
-
 /* --- the table ------------------------------------------------------------------------------------------------------------- */
 
 struct state_row {
@@ -528,16 +388,16 @@ struct state_row {
 #define LIMIT(name) offsetof(struct settings, name##_ms)
 
 static const struct state_row states[] = {
-    [CONN_PROXY] = { "proxy", take_proxy, head_eof, proxy_timeout, LIMIT(header_timeout) },
+    [CONN_PROXY] = { "proxy", conn_proxy_take, head_eof, conn_proxy_timeout, LIMIT(header_timeout) },
     [CONN_HEAD] = { "head", take_head, head_eof, head_timeout, LIMIT(header_timeout) },
     [CONN_IDLE] = { "idle", take_head, idle_eof, idle_timeout, LIMIT(keepalive) },
     [CONN_BODY] = { "body", take_body, body_eof, body_timeout, LIMIT(body_timeout) },
     [CONN_SERVING] = { "serving", take_body, serving_eof, serving_timeout, NO_LIMIT },
     [CONN_WEBSOCKET] = { "websocket", take_websocket, eof_websocket, timeout_websocket, NO_LIMIT },
-    [CONN_DISCARD] = { "discard", take_discard, leave_eof, discard_timeout, LIMIT(body_timeout) },
-    [CONN_FLUSH] = { "flush", take_nothing, NULL, flush_timeout, LIMIT(write_timeout) },
-    [CONN_LINGER] = { "linger", take_nothing, leave_eof, linger_timeout, LIMIT(linger_timeout) },
-    [CONN_CLOSED] = { "closed", take_nothing, NULL, linger_timeout, NO_LIMIT },
+    [CONN_DISCARD] = { "discard", conn_discard_take, conn_leave_eof, conn_discard_timeout, LIMIT(body_timeout) },
+    [CONN_FLUSH] = { "flush", conn_nothing_take, NULL, conn_flush_timeout, LIMIT(write_timeout) },
+    [CONN_LINGER] = { "linger", conn_nothing_take, conn_leave_eof, conn_linger_timeout, LIMIT(linger_timeout) },
+    [CONN_CLOSED] = { "closed", conn_nothing_take, NULL, conn_linger_timeout, NO_LIMIT },
 };
 
 static int64_t limit_of(const struct conn *c, const struct state_row *row)
@@ -553,7 +413,7 @@ static void resume(struct conn *c)
     }
 }
 
-static void conn_enter(struct conn *c, enum conn_state state)
+void conn_enter(struct conn *c, enum conn_state state)
 {
     const struct state_row *row = &states[state];
     int64_t limit_ms = limit_of(c, row);
@@ -589,6 +449,16 @@ static bool may_take(const struct conn *c)
     default:
         return true;
     }
+}
+
+void conn_await_head(struct conn *c)
+{
+    conn_enter(c, CONN_HEAD);
+}
+
+size_t conn_take(struct conn *c, char *data, size_t len)
+{
+    return states[c->state].take(c, data, len);
 }
 
 /* --- for the response ---------------------------------------------------------------------------------------------------------- */
@@ -634,7 +504,7 @@ void conn_response_broken(struct conn *c)
 void conn_expire(struct conn *c)
 {
     if (c->request->response <= RESPONSE_HELD) {
-        refuse(c, 504, CLOSE_REQUEST_TIMEOUT);
+        conn_refuse(c, 504, CLOSE_REQUEST_TIMEOUT);
         io_flush(&c->io); /* an application that is inside a call may not come back soon */
         return;
     }
@@ -668,57 +538,6 @@ uint64_t conn_body_left(const struct conn *c)
     if (r->body_end)
         return 0;
     return r->is_chunked ? CONN_DISCARD_BYTES + 1 : (uint64_t)r->content_length - r->body_received;
-}
-
-/* --- waiting inside the application's call -------------------------------------------------------------------------------------- */
-
-static int timeout_of(int64_t limit_ms)
-{
-    return limit_ms <= 0 || limit_ms > INT32_MAX ? -1 : (int)limit_ms;
-}
-
-/* Also bounded by the request's own deadline: then 0 as well, and the connection is not the request's any more. */
-static int conn_wait(struct conn *c, short events, int64_t limit_ms)
-{
-    struct request *r = c->request;
-    int64_t left_ms = request_time_left(r);
-    bool outer = c->in_wait, expires = left_ms != REQUEST_NO_DEADLINE && (limit_ms <= 0 || left_ms <= limit_ms);
-    c->in_wait = true;
-    int progress = io_wait(&c->io, events, expires && left_ms == 0 ? 0 : timeout_of(expires ? left_ms : limit_ms));
-    c->in_wait = outer;
-    if (progress == 0 && expires)
-        request_expire(r);
-    return progress;
-}
-
-int conn_wait_body(struct conn *c)
-{
-    struct request *r = c->request;
-    while (r->conn && !r->body_end && buf_len(&r->body) == 0) {
-        io_flush(&c->io);
-        if (c->io.eof)
-            return -1;
-        int progress = conn_wait(c, POLLIN, settings_of(c)->body_timeout_ms);
-        if (progress == 0 && r->conn)
-            refuse(c, 408, CLOSE_BODY_TIMEOUT);
-        if (progress <= 0)
-            return progress;
-    }
-    return r->conn ? 1 : -1;
-}
-
-int conn_wait_writable(struct conn *c)
-{
-    struct request *r = c->request;
-    io_flush(&c->io);
-    while (r->conn && c->io.queued_bytes > IO_LOW_WATER) {
-        int progress = conn_wait(c, POLLOUT, settings_of(c)->write_timeout_ms);
-        if (progress == 0 && r->conn)
-            cut_off(c);
-        if (progress <= 0)
-            return progress;
-    }
-    return r->conn ? 1 : -1;
 }
 
 /* --- io's events ------------------------------------------------------------------------------------------------------------------ */
@@ -773,7 +592,7 @@ static void on_drained(struct io *io)
 {
     struct conn *c = conn_of(io);
     if (c->state == CONN_FLUSH)
-        flush_drained(c);
+        conn_flush_drained(c);
     else if (conn_will_move(c))
         http_server_move_soon(c->server);
 }
@@ -817,13 +636,6 @@ struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, c
     return c;
 }
 
-void conn_expect_proxy(struct conn *c)
-{
-    c->proxy = mem_alloc(sizeof(*c->proxy));
-    proxy_protocol_init(c->proxy, (enum proxy_versions)settings_of(c)->proxy_protocol);
-    conn_enter(c, CONN_PROXY);
-}
-
 bool conn_yield(struct conn *c)
 {
     bool rests = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
@@ -836,7 +648,7 @@ bool conn_yield(struct conn *c)
 void conn_drain(struct conn *c)
 {
     if (c->state == CONN_LINGER)
-        linger_briefly(c);
+        conn_linger_briefly(c);
     if (conn_will_move(c))
         http_server_move_soon(c->server);
     else if (is_between(c) || c->state == CONN_PROXY) /* what has arrived already is seen before the timer fires */
