@@ -28,6 +28,7 @@ static const struct {
     { "--access-log", "accesslog", "-" },
     { "--no-access-log", "accesslog", NULL },
     { "--no-control-socket", "control_socket", "" },
+    { "--no-use-colors", "use_colors", "false" },
 };
 
 static struct option *add(struct option_list *list, struct str name, enum option_role role)

@@ -168,9 +168,10 @@ static void receive_settings(struct mold *m, enum channel_type type, struct sett
         fail_with(m, EXIT_CONFIG, &errors);
 }
 
-static void open_log(const struct mold *m, const char *path, enum log_level level)
+static void open_log(const struct mold *m, const char *path, const struct settings *settings)
 {
-    if (log_open(path, level) < 0)
+    log_set_colours((enum log_colours)settings->use_colors);
+    if (log_open(path, settings->loglevel) < 0)
         fail(m, EXIT_CONFIG, "The error log \"%s\" cannot be opened: %s", path, strerror(errno));
 }
 
@@ -179,11 +180,11 @@ static void open_first_log(const struct mold *m, const struct settings *given)
 {
     const char *path = given->errorlog;
     if (path == NULL || path[0] == '/' || strcmp(path, "-") == 0 || given->chdir == NULL) {
-        open_log(m, path, given->loglevel);
+        open_log(m, path, given);
         return;
     }
     char *inside = mem_printf("%s/%s", given->chdir, path);
-    open_log(m, inside, given->loglevel);
+    open_log(m, inside, given);
     free(inside);
 }
 
@@ -631,7 +632,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     title_set("licorne: mold [%s]", settings_name(&mold.settings));
     descriptors_limit(mold.settings.open_files);
     apply_chdir(&mold);
-    open_log(&mold, mold.settings.errorlog, mold.settings.loglevel);
+    open_log(&mold, mold.settings.errorlog, &mold.settings);
     if (mold.settings.capture_output)
         log_capture();
     drop_privileges(&mold);

@@ -155,6 +155,7 @@ static int serve(const struct settings *settings, struct buf *errors)
     bool serves = !settings->check_config && !settings->print_config;
     if (settings->daemon && serves && !upgrade_is_successor() && daemonize() != 0)
         return refuse_because(errors, "--daemon", EXIT_CONFIG);
+    log_set_colours((enum log_colours)settings->use_colors);
     log_open(NULL, settings->loglevel);
     log_notes(settings);
     return settings->reload ? serve_again_and_again(settings) : master_run(settings);

@@ -123,7 +123,7 @@ def test_an_old_command_line_serves(tmp_path):
         "/dev/shm",
         "--loop",
         "uvloop",
-        "--no-use-colors",
+        "--spew",
     ]
     with Server("web:app", *args, cwd=tmp_path) as server:
         assert server.log.count("has no effect") == 3

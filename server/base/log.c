@@ -15,13 +15,16 @@
 
 #define LOG_MAX_BYTES (16 * 1024) /* of one message; a traceback fits */
 
+enum log_level log_least = LOG_LEVEL_INFO;
+
 static struct {
     pthread_mutex_t lock; /* held while the descriptor changes */
     int fd;
     char *path;
-    enum log_level threshold;
     bool (*sink)(enum log_level, const char *); /* NULL: none */
-} state = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO, .threshold = LOG_LEVEL_INFO };
+    enum log_colours wanted;
+    bool colours;
+} state = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO };
 
 static int open_path(const char *path)
 {
@@ -46,6 +49,7 @@ static void replace_fd(int fd)
     if (state.fd > STDERR_FILENO)
         close(state.fd);
     state.fd = fd;
+    state.colours = log_has_colours(fd);
     capture(fd);
     pthread_mutex_unlock(&state.lock);
 }
@@ -58,7 +62,7 @@ int log_open(const char *path, enum log_level level)
     replace_fd(fd);
     free(state.path);
     state.path = path ? strdup(path) : NULL;
-    state.threshold = level;
+    log_least = level;
     return 0;
 }
 
@@ -77,14 +81,32 @@ int log_reopen(void)
     return 0;
 }
 
-enum log_level log_threshold(void)
-{
-    return state.threshold;
-}
-
 void log_set_threshold(enum log_level level)
 {
-    state.threshold = level;
+    log_least = level;
+}
+
+static bool is_said(const char *variable)
+{
+    const char *value = getenv(variable);
+    return value && *value && strcmp(value, "0") != 0;
+}
+
+/* no-color.org: a variable that is there and not empty; what is asked for expressly wins over both. */
+bool log_has_colours(int fd)
+{
+    const char *none = getenv("NO_COLOR"), *terminal = getenv("TERM");
+    if (state.wanted != LOG_COLOURS_AUTO)
+        return state.wanted == LOG_COLOURS_ALWAYS;
+    if (none && *none)
+        return false;
+    return is_said("FORCE_COLOR") || (isatty(fd) && !(terminal && strcmp(terminal, "dumb") == 0));
+}
+
+void log_set_colours(enum log_colours colours)
+{
+    state.wanted = colours;
+    state.colours = log_has_colours(state.fd);
 }
 
 void log_set_sink(bool (*sink)(enum log_level, const char *))
@@ -92,16 +114,23 @@ void log_set_sink(bool (*sink)(enum log_level, const char *))
     state.sink = sink;
 }
 
-static size_t format_prefix(char *line, size_t size, enum log_level level)
+/* In colour, what is the same in every line stands back, and the level leaps to the eye. */
+static size_t format_prefix(char *line, size_t size, enum log_level level, int pid, bool colours)
 {
     static const char *const names[] = { "TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL" };
+    static const char *const paints[] = { "34", "36", "32", "33", "31", "1;91" };
     time_t now = time(NULL);
     struct tm t;
     localtime_r(&now, &t);
     long zone = t.tm_gmtoff / 60;
-    return (size_t)snprintf(line, size, "[%04d-%02d-%02d %02d:%02d:%02d %c%02ld%02ld] [%d] [%s] ", t.tm_year + 1900,
-                            t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, zone < 0 ? '-' : '+',
-                            labs(zone) / 60, labs(zone) % 60, (int)getpid(), names[level]);
+    int n = snprintf(line, size, "%s[%04d-%02d-%02d %02d:%02d:%02d %c%02ld%02ld] [%d]%s ", colours ? "\033[2m" : "",
+                     t.tm_year + 1900, t.tm_mon + 1, t.tm_mday, t.tm_hour, t.tm_min, t.tm_sec, zone < 0 ? '-' : '+',
+                     labs(zone) / 60, labs(zone) % 60, pid, colours ? "\033[0m" : "");
+    if (colours)
+        n += snprintf(line + n, size - (size_t)n, "\033[%sm[%s]\033[0m ", paints[level], names[level]);
+    else
+        n += snprintf(line + n, size - (size_t)n, "[%s] ", names[level]);
+    return (size_t)n;
 }
 
 /* Copies `text` so that no control byte of a client's reaches a terminal. Returns the length. */
@@ -139,7 +168,7 @@ static void write_message(enum log_level level, const char *format, va_list args
     char message[LOG_MAX_BYTES], line[LOG_MAX_BYTES + 128];
     int saved_errno = errno;
     vsnprintf(message, sizeof(message), format, args);
-    size_t prefix = format_prefix(line, sizeof(line), level), n = prefix;
+    size_t prefix = format_prefix(line, sizeof(line), level, (int)getpid(), state.colours), n = prefix;
     n += escape(line + n, sizeof(line) - n - 1, str_from(message));
     line[n] = 0;
     bool taken = state.sink && state.sink(level, line + prefix);
@@ -155,7 +184,7 @@ void log_block(int fd, enum log_level level, struct str text)
     if (!log_enabled(level))
         return;
     char *block = mem_alloc(room);
-    size_t prefix = format_prefix(block, 128, level), n = prefix;
+    size_t prefix = format_prefix(block, 128, level, (int)getpid(), fd < 0 ? state.colours : log_has_colours(fd)), n = prefix;
     n += escape(block + n, room - n - 1, text);
     block[n] = 0;
     bool taken = fd < 0 && state.sink && state.sink(level, block + prefix);

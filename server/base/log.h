@@ -17,8 +17,13 @@ enum log_level { LOG_LEVEL_TRACE, LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WAR
 /* `path`: a file, "-" or NULL for stderr. Returns -1 with errno when the file cannot be opened. */
 int log_open(const char *path, enum log_level level);
 int log_reopen(void);
-enum log_level log_threshold(void);
 void log_set_threshold(enum log_level level);
+
+/* Whether lines are in colour: when the file is a terminal, unless $NO_COLOR or $FORCE_COLOR say otherwise; always; never. */
+enum log_colours { LOG_COLOURS_AUTO, LOG_COLOURS_ALWAYS, LOG_COLOURS_NEVER };
+void log_set_colours(enum log_colours colours);
+/* For who writes to `fd` himself. */
+bool log_has_colours(int fd);
 /* From now on standard output and standard error are the log's file too, also after it was reopened. */
 void log_capture(void);
 /* What somebody else does with log lines: nothing, or write them instead of the error log, or beside it. */
@@ -32,9 +37,16 @@ void log_write(enum log_level level, const char *format, ...) __attribute__((for
 /* A message of any length, by one write, to `fd` (-1: the error log). */
 void log_block(int fd, enum log_level level, struct str text);
 
+extern enum log_level log_least; /* log_set_threshold() sets it */
+
+static inline enum log_level log_threshold(void)
+{
+    return log_least;
+}
+
 static inline bool log_enabled(enum log_level level)
 {
-    return level >= log_threshold();
+    return level >= log_least;
 }
 
 #define log_at(level, ...) (log_enabled(level) ? log_write((level), __VA_ARGS__) : (void)0)

@@ -38,6 +38,7 @@ struct access_log {
     char *format;
     struct piece *pieces;
     size_t piece_count;
+    bool colours;
     void (*take)(struct str atoms); /* NULL: lines go into the file */
     struct buf atoms;
     time_t stamp_second;
@@ -226,6 +227,26 @@ static void put_status(struct line *line, struct str name)
     put_number(line->out, line->request->status ? (uint64_t)line->request->status : 499);
 }
 
+static void put_painted(struct line *line, struct str name, const char *paint, put_atom *put)
+{
+    buf_printf(line->out, "\033[%sm", paint);
+    put(line, name);
+    buf_append_str(line->out, STR("\033[0m"));
+}
+
+/* As in uvicorn. */
+static void put_status_painted(struct line *line, struct str name)
+{
+    static const char *const paints[] = { "91", "97", "32", "33", "31", "91" };
+    int kind = line->request->status / 100;
+    put_painted(line, name, paints[kind >= 1 && kind <= 5 ? kind : 0], put_status);
+}
+
+static void put_request_line_painted(struct line *line, struct str name)
+{
+    put_painted(line, name, "1", put_request_line);
+}
+
 static void put_bytes(struct line *line, struct str name)
 {
     (void)name;
@@ -307,8 +328,15 @@ static put_atom *const atoms[128] = {
 
 /* --- the format --------------------------------------------------------------------------------------------------------------- */
 
+static put_atom *painted(put_atom *put)
+{
+    return put == put_status ? put_status_painted : put == put_request_line ? put_request_line_painted : put;
+}
+
 static void add_piece(struct access_log *log, struct str text, put_atom *put)
 {
+    if (log->colours)
+        put = painted(put);
     log->pieces = mem_realloc(log->pieces, (log->piece_count + 1) * sizeof(*log->pieces));
     log->pieces[log->piece_count++] = (struct piece){ text, put };
 }
@@ -437,6 +465,7 @@ struct access_log *access_log_new(struct loop *loop, const char *path, const cha
     struct access_log *log = mem_zalloc(sizeof(*log));
     log->loop = loop;
     log->file = file;
+    log->colours = log_has_colours(file.fd);
     log->format = mem_strdup(format);
     loop_task_init(&log->flush_task, on_flush);
     compile(log);

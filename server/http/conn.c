@@ -1,5 +1,6 @@
 /* conn: see conn.h. From the bottom up: leaving and closing; what each state does with bytes, with the end of the client's
  * bytes and with its time limit; the table of states; io's events. */
+#include "server/http/conn_log.h"
 #include "server/http/conn_states.h"
 
 #include <stdlib.h>
@@ -16,18 +17,6 @@
 #include "server/net/exchange.h"
 
 #define SILENT_MS 1000         /* a connection on which nothing has come for so long may be needed for others */
-
-static const char *const reason_texts[] = {
-#define CLOSE(name, is_error, text) text,
-#include "server/http/close_reason.def"
-#undef CLOSE
-};
-
-static const bool reason_is_error[] = {
-#define CLOSE(name, is_error, text) is_error,
-#include "server/http/close_reason.def"
-#undef CLOSE
-};
 
 static const struct settings *settings_of(const struct conn *c)
 {
@@ -61,20 +50,11 @@ static void drop_request(struct conn *c)
     request_unref(r);
 }
 
-static void log_close(struct conn *c, enum close_reason reason)
-{
-    if (!log_enabled(LOG_LEVEL_DEBUG) || !reason_is_error[reason])
-        return;
-    const struct endpoint *peer = conn_peer(c);
-    log_debug("Connection from %.*s:%d closed: %s", (int)peer->host.len, peer->host.p, peer->port,
-              reason_texts[reason]);
-}
-
 static void conn_end(struct conn *c, enum close_reason reason, void (*end_io)(struct io *io))
 {
     if (c->state == CONN_CLOSED)
         return;
-    log_close(c, reason);
+    conn_log_closed(c, reason);
     c->server->closed[reason]++;
     c->state = CONN_CLOSED;
     end_io(&c->io);
@@ -179,13 +159,14 @@ static size_t take_head(struct conn *c, char *data, size_t len)
             conn_enter(c, CONN_HEAD);
         return used;
     case HTTP1_ERROR:
-        log_debug("Request refused with %d: %s", c->http1.status, c->http1.reason);
+        conn_log_refused(c, c->http1.status, c->http1.reason);
         conn_refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
         return len;
     case HTTP1_DONE:
         break;
     }
     c->turn_requests--;
+    conn_log_request(c);
     if (c->request->body_end)
         dispatch(c);
     else
@@ -275,7 +256,7 @@ static size_t take_body(struct conn *c, char *data, size_t len)
     case HTTP1_ERROR:
         break;
     }
-    log_debug("Request body refused with %d: %s", c->http1.status, c->http1.reason);
+    conn_log_refused(c, c->http1.status, c->http1.reason);
     conn_refuse(c, c->http1.status, CLOSE_REQUEST_REFUSED);
     return len;
 }
@@ -297,6 +278,7 @@ static void dispatch(struct conn *c)
 {
     struct request *r = c->request;
     if (http_server_is_busy(c->server)) {
+        conn_log_refused(c, 503, "limit_concurrency");
         conn_refuse(c, 503, CLOSE_REQUEST_REFUSED);
         return;
     }
@@ -469,9 +451,10 @@ void conn_response_done(struct conn *c)
     bool drained = c->server->draining && !conn_will_move(c);
     bool leaves = r->core.close_said || !r->core.keep_alive || drained || c->io.eof;
     bool body_end = r->body_end;
+    conn_log_answered(c, !leaves);
     drop_request(c);
     if (leaves) {
-        conn_leave(c, c->reason);
+        conn_leave(c, drained && c->reason == CLOSE_RESPONSE_CLOSE ? CLOSE_DRAIN : c->reason);
     } else if (body_end) {
         conn_enter(c, CONN_IDLE);
     } else {
@@ -484,6 +467,7 @@ void conn_upgrade(struct conn *c, struct websocket *websocket)
 {
     c->request->status = 101;
     c->request->response = RESPONSE_DONE;
+    conn_log_upgraded(c);
     drop_request(c);
     c->websocket = websocket;
     conn_enter(c, CONN_WEBSOCKET);

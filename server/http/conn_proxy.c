@@ -1,4 +1,5 @@
 /* conn_proxy: the state PROXY: before the first head a proxy may say whose connection it is. */
+#include "server/http/conn_log.h"
 #include "server/http/conn_states.h"
 
 #include <stdlib.h>
@@ -29,7 +30,7 @@ void conn_proxy_over(struct conn *c)
 
 static void refuse_proxy(struct conn *c, int status, const char *reason)
 {
-    log_debug("Connection refused with %d: %s", status, reason);
+    conn_log_refused(c, status, reason);
     conn_proxy_over(c);
     conn_begin_request(c);
     http1_abandon(&c->http1);
@@ -43,8 +44,11 @@ static void proxy_done(struct conn *c)
         refuse_proxy(c, 403, "a PROXY header from a peer that is not in proxy_allow_ips");
         return;
     }
-    if (c->proxy->client.sin6_family != AF_UNSPEC)
+    if (c->proxy->client.sin6_family != AF_UNSPEC) {
         c->peer_address = c->proxy->client;
+        c->peer_known = false;
+        conn_log_client(c);
+    }
     conn_proxy_over(c);
     conn_await_head(c);
 }

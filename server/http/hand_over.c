@@ -8,6 +8,7 @@
  *
  * A connection that is to move begins no further request here: what the client has sent ahead moves along. */
 #include "server/http/conn.h"
+#include "server/http/conn_log.h"
 #include "server/http/http_server.h"
 #include "server/http/server_state.h"
 #include "server/net/exchange.h"
@@ -99,6 +100,7 @@ void http_server_take(struct http_server *s, const struct parcel *parcel, const 
     struct conn *c =
         http_server_add(s, parcel->fd, (const struct sockaddr *)&parcel->peer, sizeof(parcel->peer), local);
     conn_unpack(c, parcel);
+    conn_log_taken(c);
     if (s->draining)
         conn_drain(c);
     io_rest(&c->io);

@@ -12,6 +12,7 @@
 #include "server/base/mem.h"
 #include "server/http/access_log.h"
 #include "server/http/conn.h"
+#include "server/http/conn_log.h"
 #include "server/http/forwarded.h"
 #include "server/http/headers.h"
 #include "server/http/server_state.h"
@@ -215,6 +216,7 @@ void http_server_accept(struct http_server *s, int fd, const struct sockaddr *pe
 {
     struct conn *c = http_server_add(s, fd, peer, peer_len, local);
     tally_add(&s->tally->conns_accepted, 1);
+    conn_log_accepted(c);
     if (s->settings->proxy_protocol)
         conn_expect_proxy(c);
     if (s->draining)

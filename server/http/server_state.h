@@ -9,7 +9,7 @@
 #include "server/net/loop.h"
 
 enum close_reason {
-#define CLOSE(name, is_error, text) CLOSE_##name,
+#define CLOSE(name, text) CLOSE_##name,
 #include "server/http/close_reason.def"
 #undef CLOSE
     CLOSE_REASONS

@@ -68,6 +68,7 @@ static bool open_log(const struct master *master, const struct settings *setting
 {
     bool named = is_set(settings->errorlog) && strcmp(settings->errorlog, "-") != 0;
     char *path = named ? resolve(master, settings, settings->errorlog) : NULL;
+    log_set_colours((enum log_colours)settings->use_colors);
     int outcome = log_open(path, settings->loglevel), error = errno;
     free(path);
     if (outcome != 0)

@@ -191,13 +191,13 @@ static void test_options_of_others(void)
 
 static void test_options_without_effect(void)
 {
-    CHECK_INT(parse("--loop uvloop --spew --http=h11 a:b --no-use-colors"), CLI_SERVE);
+    CHECK_INT(parse("--loop uvloop --spew --http=h11 a:b --dirty-app=x"), CLI_SERVE);
     CHECK(has("app", "a:b"));
     CHECK(str_eq(buf_str(&settings.notes),
                  STR("--loop has no effect: licorne has its own event loop\n"
                      "--spew has no effect: licorne does not trace lines: use python -m trace, or a debugger\n"
                      "--http has no effect: licorne has its own HTTP parser\n"
-                     "--no-use-colors has no effect: the logs have no colours\n")));
+                     "--dirty-app has no effect: licorne has no dirty arbiters: use a task queue\n")));
     end();
 }
 
