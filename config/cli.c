@@ -1,11 +1,12 @@
 /* cli: the command line, and the same from GUNICORN_CMD_ARGS and LICORNE_CMD_ARGS. What options there are is
- * option.h's; reading goes on after an error, so that all of them come out at once. */
+ * option.h's; reading goes on after an error, so that all of them come out at once. The environment is in cli_environment.c. */
 #include "config/cli.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/foreign.h"
 #include "config/option.h"
 #include "config/words.h"
 #include "server/base/mem.h"
@@ -18,7 +19,8 @@ struct parser {
     struct option_list list;
     char **words;
     size_t count, next;
-    bool has_app, is_malformed, has_bad_value, wants_help, wants_version;
+    bool has_app, is_malformed, has_bad_value;
+    enum cli_action order; /* what is to be done instead of serving; CLI_SERVE: nothing */
 };
 
 static void parser_init(struct parser *parser, struct settings *settings, enum settings_source source,
@@ -90,12 +92,26 @@ static const char *take_optional_value(struct parser *parser, const struct optio
     return next && setting_row_parse(option->row, next, &number) ? take_value(parser) : "true";
 }
 
+char *cli_scaled(struct str name, const char *value)
+{
+    const char *unit = foreign_unit(name);
+    return unit && *value && !value[strspn(value, "0123456789")] ? mem_printf("%s%s", value, unit) : NULL;
+}
+
+/* A bare number means the unit of the server whose option it is. */
+static void set_scaled(struct parser *parser, const struct option *option, const char *value)
+{
+    char *scaled = cli_scaled(str_from(option->name), value);
+    set(parser, option->row->name, scaled ? scaled : value, option->name);
+    free(scaled);
+}
+
 static void apply_value(struct parser *parser, const struct option *option, const char *value)
 {
     if (!value)
         value = option->may_be_bare ? take_optional_value(parser, option) : take_value(parser);
     if (value) {
-        set(parser, option->row->name, value, option->name);
+        set_scaled(parser, option, value);
         return;
     }
     complain(parser, option->name);
@@ -113,15 +129,47 @@ static void apply_foreign(struct parser *parser, const struct option *option, co
 }
 
 /* The log is not open yet: whoever opens it says it. */
+bool cli_note_ignored(struct settings *settings, const struct option *option, const char *value, const char *where,
+                      struct buf *errors)
+{
+    if (value && !foreign_allows(option->choices, value)) {
+        buf_printf(errors, "%s = '%.100s'%s%s: must be one of %s\n", option->name, value, where ? " in $" : "",
+                   where ? where : "", option->choices);
+        return false;
+    }
+    buf_append_str(&settings->notes, str_from(option->name));
+    if (where)
+        buf_printf(&settings->notes, " (in $%s)", where);
+    buf_printf(&settings->notes, " has no effect: %s\n", option->fixed);
+    return true;
+}
+
 static void apply_ignored(struct parser *parser, const struct option *option, const char *value)
 {
-    struct buf *notes = &parser->settings->notes;
     if (option->takes_value && !value)
-        take_value(parser);
-    buf_append_str(notes, str_from(option->name));
-    if (parser->variable)
-        buf_printf(notes, " (in $%s)", parser->variable);
-    buf_printf(notes, " has no effect: %s\n", option->fixed);
+        value = take_value(parser);
+    if (!cli_note_ignored(parser->settings, option, value, parser->variable, parser->errors))
+        parser->has_bad_value = true;
+}
+
+static void order(struct parser *parser, enum cli_action action)
+{
+    if (parser->order == CLI_SERVE)
+        parser->order = action;
+}
+
+static void apply_completion(struct parser *parser, const struct option *option, const char *value)
+{
+    static const char *const shells[] = { "bash", "zsh", "fish" };
+    if (!value)
+        value = take_value(parser);
+    for (int i = 0; value && i < 3; i++)
+        if (strcmp(value, shells[i]) == 0) {
+            order(parser, CLI_COMPLETE_BASH + i);
+            return;
+        }
+    complain(parser, option->name);
+    buf_append_str(parser->errors, STR("needs the name of a shell: bash, zsh or fish\n"));
 }
 
 /* `value` is the one attached to the option by '=' or, to a short one, directly; NULL: none is. */
@@ -135,10 +183,16 @@ static void apply(struct parser *parser, const struct option *option, const char
         apply_value(parser, option, value);
         break;
     case OPTION_HELP:
-        parser->wants_help = true;
+        order(parser, CLI_HELP);
         break;
     case OPTION_VERSION:
-        parser->wants_version = true;
+        order(parser, CLI_VERSION);
+        break;
+    case OPTION_SCHEMA:
+        order(parser, CLI_SCHEMA);
+        break;
+    case OPTION_COMPLETION:
+        apply_completion(parser, option, value);
         break;
     case OPTION_IGNORED:
         apply_ignored(parser, option, value);
@@ -241,10 +295,8 @@ static void parse_words(struct parser *parser)
 
 static enum cli_action outcome(const struct parser *parser)
 {
-    if (parser->wants_help)
-        return CLI_HELP;
-    if (parser->wants_version)
-        return CLI_VERSION;
+    if (parser->order != CLI_SERVE)
+        return parser->order;
     if (parser->is_malformed)
         return CLI_USAGE_ERROR;
     return parser->has_bad_value ? CLI_VALUE_ERROR : CLI_SERVE;
@@ -261,24 +313,10 @@ enum cli_action cli_parse(struct settings *settings, int argc, char **argv, stru
     return outcome(&parser);
 }
 
-/* --- The environment */
-
-/* A variable that is set and not empty, or NULL. */
-static const char *variable(char **environment, struct str name)
+bool cli_parse_variable(struct settings *settings, const char *name, const char *text, struct buf *errors)
 {
-    for (; *environment; environment++)
-        if (strncmp(*environment, name.p, name.len) == 0 && (*environment)[name.len] == '=')
-            return (*environment)[name.len + 1] ? *environment + name.len + 1 : NULL;
-    return NULL;
-}
-
-static bool read_command_args(struct settings *settings, const char *name, char **environment, struct buf *errors)
-{
-    const char *text = variable(environment, str_from(name));
     struct parser parser;
     struct words words;
-    if (!text)
-        return true;
     if (!words_split(text, &words)) {
         buf_printf(errors, "$%s: a quotation mark is not closed\n", name);
         return false;
@@ -291,74 +329,4 @@ static bool read_command_args(struct settings *settings, const char *name, char 
     parser_done(&parser);
     words_done(&words);
     return !parser.is_malformed && !parser.has_bad_value;
-}
-
-static bool set_items(struct settings *settings, const struct setting_row *row, const char *text,
-                      enum settings_source source, const char *where, struct buf *errors)
-{
-    struct str item;
-    bool good = true;
-    while (setting_row_word(&text, ',', &item)) {
-        char *value = mem_strndup(item.p, item.len);
-        good &= settings_set(settings, row->name, value, source, where, errors);
-        free(value);
-    }
-    return good;
-}
-
-static bool set_from(struct settings *settings, const struct setting_row *row, struct str name, const char *text,
-                     enum settings_source source, struct buf *errors)
-{
-    char *where = mem_printf("$%.*s", (int)name.len, name.p);
-    bool good = row->kind == SETTING_LIST ? set_items(settings, row, text, source, where, errors)
-                                          : settings_set(settings, row->name, text, source, where, errors);
-    free(where);
-    return good;
-}
-
-/* "LICORNE_WORKERS" */
-static char *own_variable(const struct setting_row *row)
-{
-    char *name = mem_printf("LICORNE_%s", row->name);
-    for (char *c = name; *c; c++)
-        *c = (char)toupper((unsigned char)*c);
-    return name;
-}
-
-/* The row's variables in their order; the first that is set decides. */
-static bool read_row(struct settings *settings, const struct setting_row *row, char **environment, struct buf *errors)
-{
-    char *own = own_variable(row);
-    const char *variables = row->variables, *text = variable(environment, str_from(own));
-    struct str name = str_from(own);
-    enum settings_source source = SOURCE_ENVIRONMENT;
-    while (!text && setting_row_word(&variables, ' ', &name)) {
-        bool proposed = name.p[name.len - 1] == '?';
-        name.len -= proposed;
-        source = proposed ? SOURCE_DEFAULT : SOURCE_ENVIRONMENT;
-        text = variable(environment, name);
-    }
-    bool good = !text || set_from(settings, row, name, text, source, errors);
-    free(own);
-    return good;
-}
-
-/* What platforms set for the process that they route to: as in gunicorn the default of bind. */
-static bool read_port(struct settings *settings, char **environment, struct buf *errors)
-{
-    const char *port = variable(environment, STR("PORT"));
-    char *bind = port ? mem_printf("0.0.0.0:%s", port) : NULL;
-    bool good = !bind || settings_set(settings, "bind", bind, SOURCE_DEFAULT, "$PORT", errors);
-    free(bind);
-    return good;
-}
-
-bool cli_environment(struct settings *settings, char **environment, struct buf *errors)
-{
-    bool good = read_port(settings, environment, errors);
-    for (size_t i = 0; i < setting_row_count; i++)
-        good &= read_row(settings, &setting_rows[i], environment, errors);
-    good &= read_command_args(settings, "GUNICORN_CMD_ARGS", environment, errors);
-    good &= read_command_args(settings, "LICORNE_CMD_ARGS", environment, errors);
-    return good;
 }

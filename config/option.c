@@ -5,21 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config/foreign.h"
 #include "config/nearest.h"
 #include "server/base/mem.h"
-
-static const struct {
-    const char *spellings;
-    enum option_role role;
-    bool takes_value;
-    const char *advice;
-} foreign[] = {
-#define FOREIGN(spellings, takes_value, advice) { spellings, OPTION_FOREIGN, takes_value, advice },
-#define IGNORED(spellings, takes_value, advice) { spellings, OPTION_IGNORED, takes_value, advice },
-#include "config/foreign.def"
-#undef IGNORED
-#undef FOREIGN
-};
 
 /* Switches of others that are a value of one of our settings. */
 static const struct {
@@ -29,6 +17,10 @@ static const struct {
     { "--no-access-log", "accesslog", NULL },
     { "--no-control-socket", "control_socket", "" },
     { "--no-use-colors", "use_colors", "false" },
+    { "--log", "errorlog", "-" },
+    { "--no-log", "errorlog", "/dev/null" },
+    { "--http1-keep-alive", "keepalive", NULL },
+    { "--no-http1-keep-alive", "keepalive", "0" },
 };
 
 static struct option *add(struct option_list *list, struct str name, enum option_role role)
@@ -109,14 +101,17 @@ static void add_short_cuts(struct option_list *list)
 static void add_foreign(struct option_list *list)
 {
     struct str name;
-    for (size_t i = 0; i < sizeof(foreign) / sizeof(foreign[0]); i++) {
-        const char *spellings = foreign[i].spellings;
+    for (size_t i = 0; i < foreign_row_count; i++) {
+        const struct foreign_row *foreign = &foreign_rows[i];
+        const char *spellings = foreign->spellings;
         while (setting_row_word(&spellings, ' ', &name)) {
             if (option_find(list, name))
                 continue;
-            struct option *option = add(list, name, foreign[i].role);
-            option->takes_value = foreign[i].takes_value;
-            option->fixed = foreign[i].advice;
+            struct option *option =
+                add(list, name, foreign->role == FOREIGN_IGNORED ? OPTION_IGNORED : OPTION_FOREIGN);
+            option->takes_value = foreign->takes_value;
+            option->choices = foreign->choices;
+            option->fixed = foreign->advice;
         }
     }
 }

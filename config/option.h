@@ -13,6 +13,8 @@ enum option_role {
     OPTION_FLAG,  /* sets `row` to `fixed`, which may be NULL for None */
     OPTION_HELP,
     OPTION_VERSION,
+    OPTION_SCHEMA,
+    OPTION_COMPLETION, /* takes the shell's name */
     OPTION_IGNORED, /* of another server, without an effect here; `fixed` says why */
     OPTION_FOREIGN, /* takes a value if `takes_value`; `fixed` says what to do instead */
 };
@@ -22,6 +24,7 @@ struct option {
     enum option_role role;
     bool takes_value, may_be_bare; /* may_be_bare: without its value it is as if that were "true" */
     const struct setting_row *row;
+    const char *choices; /* IGNORED: what its value may be; NULL: anything */
     const char *fixed;
 };
 

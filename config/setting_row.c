@@ -7,19 +7,24 @@
 #include "config/settings.h"
 
 #define BOOL(name, fallback, ...)                                                                                      \
-    { #name, SETTING_BOOL, offsetof(struct settings, name), NULL, fallback, 0, 1, NULL, __VA_ARGS__ },
+    { #name, SETTING_BOOL, TEXT_ANY, offsetof(struct settings, name), NULL, fallback, 0, 1, NULL, "", __VA_ARGS__ },
 #define NUMBER(name, member, kind, fallback, min, max, ...)                                                            \
-    { #name, kind, offsetof(struct settings, member), NULL, fallback, min, max, NULL, __VA_ARGS__ },
+    { #name, kind, TEXT_ANY, offsetof(struct settings, member), NULL, fallback, min, max, NULL, __VA_ARGS__ },
 #define INT(name, ...) NUMBER(name, name, SETTING_INT, __VA_ARGS__)
 #define COUNT(name, ...) NUMBER(name, name, SETTING_COUNT, __VA_ARGS__)
-#define BYTES(name, ...) NUMBER(name, name, SETTING_BYTES, __VA_ARGS__)
-#define SECONDS(name, ...) NUMBER(name, name##_ms, SETTING_SECONDS, __VA_ARGS__)
-#define STRING(name, fallback, ...)                                                                                    \
-    { #name, SETTING_STRING, offsetof(struct settings, name), fallback, 0, 0, 0, NULL, __VA_ARGS__ },
-#define LIST(name, fallback, ...)                                                                                      \
-    { #name, SETTING_LIST, offsetof(struct settings, name), fallback, 0, 0, 0, NULL, __VA_ARGS__ },
+#define BYTES(name, fallback, min, max, ...)                                                                           \
+    NUMBER(name, name, SETTING_BYTES, fallback, min, max, "bytes", __VA_ARGS__)
+#define SECONDS(name, fallback, min, max, ...)                                                                         \
+    NUMBER(name, name##_ms, SETTING_SECONDS, fallback, min, max, "seconds", __VA_ARGS__)
+#define TEXT(name, kind, names, fallback, ...)                                                                         \
+    { #name, kind, names, offsetof(struct settings, name), fallback, 0, 0, 0, NULL, "", __VA_ARGS__ },
+#define STRING(name, ...) TEXT(name, SETTING_STRING, TEXT_ANY, __VA_ARGS__)
+#define PATH(name, ...) TEXT(name, SETTING_STRING, TEXT_PATH, __VA_ARGS__)
+#define FOLDER(name, ...) TEXT(name, SETTING_STRING, TEXT_FOLDER, __VA_ARGS__)
+#define SECRET(name, ...) TEXT(name, SETTING_STRING, TEXT_SECRET, __VA_ARGS__)
+#define LIST(name, ...) TEXT(name, SETTING_LIST, TEXT_ANY, __VA_ARGS__)
 #define CHOICE(name, fallback, choices, ...)                                                                           \
-    { #name, SETTING_CHOICE, offsetof(struct settings, name), NULL, fallback, 0, 0, choices, __VA_ARGS__ },
+    { #name, SETTING_CHOICE, TEXT_ANY, offsetof(struct settings, name), NULL, fallback, 0, 0, choices, "", __VA_ARGS__ },
 const struct setting_row setting_rows[] = {
 #include "config/settings.def"
 };
@@ -29,6 +34,7 @@ const struct setting_row setting_rows[] = {
 #undef COUNT
 #undef BYTES
 #undef SECONDS
+#undef TEXT
 #undef STRING
 #undef LIST
 #undef CHOICE

@@ -19,13 +19,18 @@ enum setting_kind {
     SETTING_CHOICE, /* the index of the choice */
 };
 
+/* What the text of a STRING names: for completion, and for people. */
+enum setting_text { TEXT_ANY, TEXT_PATH, TEXT_FOLDER, TEXT_SECRET };
+
 struct setting_row {
     const char *name;
     enum setting_kind kind;
+    enum setting_text names;
     size_t offset;              /* of the member in struct settings */
     const char *fallback_text;  /* STRING (may be NULL), LIST (comma separated) */
     int64_t fallback, min, max; /* the other kinds */
     const char *choices;        /* CHOICE: separated by '|' */
+    const char *unit;           /* of a number; "" for the others */
     const char *spellings, *variables, *group, *since, *text;
 };
 
@@ -44,6 +49,7 @@ bool setting_row_word(const char **list, char separator, struct str *word);
 
 /* Text into the number of a BOOL, INT, BYTES, SECONDS or CHOICE, within its limits; false: not allowed. */
 bool setting_row_parse(const struct setting_row *row, const char *text, int64_t *number);
+bool setting_row_parse_bool(const char *text, bool *value);
 /* The inverse: the text that setting_row_parse() takes. */
 void setting_row_format(const struct setting_row *row, int64_t number, struct buf *text);
 /* What is allowed, as in "must be ...". */

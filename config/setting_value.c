@@ -3,6 +3,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "config/foreign.h"
 #include "config/nearest.h"
 #include "config/setting_row.h"
 
@@ -159,7 +160,8 @@ static bool parse_choice(const struct setting_row *row, struct str s, int64_t *n
 {
     const char *choices = row->choices;
     struct str choice;
-    s = switch_word(row, s);
+    const char *ours = foreign_meaning(row->name, s);
+    s = ours ? str_from(ours) : switch_word(row, s);
     for (*number = 0; setting_row_word(&choices, '|', &choice); ++*number)
         if (str_ieq(choice, s))
             return true;
@@ -188,6 +190,14 @@ bool setting_row_parse(const struct setting_row *row, const char *text, int64_t 
         break;
     }
     return false;
+}
+
+bool setting_row_parse_bool(const char *text, bool *value)
+{
+    int64_t number;
+    bool good = parse_bool(trim(text), &number);
+    *value = good && number;
+    return good;
 }
 
 /* 30000 is "30", 1500 is "1.5". */

@@ -7,6 +7,7 @@
 
 #include "config/address.h"
 #include "config/address_set.h"
+#include "config/foreign.h"
 #include "config/setting_row.h"
 #include "config/worker_class.h"
 #include "server/base/mem.h"
@@ -131,6 +132,7 @@ void settings_done(struct settings *settings)
     free(settings->sources);
     free(settings->origins);
     buf_done(&settings->notes);
+    buf_done(&settings->warnings);
     memset(settings, 0, sizeof(*settings));
 }
 
@@ -165,7 +167,10 @@ static bool refuse_value(const struct setting_row *row, const char *value, const
     append_quoted(errors, value);
     buf_printf(errors, " (from %s): must be ", where);
     setting_row_allowed(row, errors);
-    if (setting_row_nearest_choice(row, value, &choice))
+    const char *advice = foreign_advice(row->name, value);
+    if (advice)
+        buf_printf(errors, "; %s", advice);
+    else if (setting_row_nearest_choice(row, value, &choice))
         buf_printf(errors, "; did you mean '%.*s'?", (int)choice.len, choice.p);
     buf_append_str(errors, STR("\n"));
     return false;

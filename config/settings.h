@@ -40,6 +40,7 @@ struct settings {
     uint8_t *sources; /* enum settings_source, by row */
     char **origins;   /* by row: what set it, as `where` in settings_set(); NULL: nothing did */
     struct buf notes; /* lines for the log: what was accepted and has no effect; not part of the text form */
+    struct buf warnings; /* the same, for what was probably meant otherwise */
 };
 #undef BOOL
 #undef INT

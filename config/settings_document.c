@@ -87,6 +87,8 @@ static void append_section(struct buf *out, const struct setting_row *row)
     append_allowed(out, row);
     buf_append_str(out, STR("\n* Default: "));
     append_default(out, row);
+    if (*row->unit)
+        buf_printf(out, "\n* Unit: %s", row->unit);
     buf_printf(out, "\n* Since: %s\n", row->since);
 }
 

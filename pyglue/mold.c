@@ -588,8 +588,9 @@ _Noreturn static void obey_forever(struct mold *m)
 static void read_env_file(struct mold *m)
 {
     struct buf message = { 0 };
-    if (m->settings.env_file && *m->settings.env_file && !config_file_environment(m->settings.env_file, &message))
-        fail_with(m, EXIT_CONFIG, &message);
+    for (size_t i = 0; i < m->settings.env_file.count; i++)
+        if (!config_file_environment(m->settings.env_file.items[i], &message))
+            fail_with(m, EXIT_CONFIG, &message);
 }
 
 static void configure_logging(struct mold *m)

@@ -84,12 +84,12 @@ static bool may_name_an_app(const struct settings *settings)
            project_names_us();
 }
 
-static void log_notes(const struct settings *settings)
+static void log_lines(enum log_level level, const struct buf *lines)
 {
-    struct str rest = buf_str(&settings->notes), line;
+    struct str rest = buf_str(lines), line;
     for (; rest.len > 0; rest.p += line.len + 1, rest.len -= line.len + 1) {
         line = (struct str){ rest.p, (size_t)((const char *)memchr(rest.p, '\n', rest.len) - rest.p) };
-        log_info("%.*s", (int)line.len, line.p);
+        log_at(level, "%.*s", (int)line.len, line.p);
     }
 }
 
@@ -157,7 +157,8 @@ static int serve(const struct settings *settings, struct buf *errors)
         return refuse_because(errors, "--daemon", EXIT_CONFIG);
     log_set_colours((enum log_colours)settings->use_colors);
     log_open(NULL, settings->loglevel);
-    log_notes(settings);
+    log_lines(LOG_LEVEL_INFO, &settings->notes);
+    log_lines(LOG_LEVEL_WARNING, &settings->warnings);
     return settings->reload ? serve_again_and_again(settings) : master_run(settings);
 }
 

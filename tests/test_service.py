@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.server import Server, alive, command, wait_until
+from support.server import MARK, Server, alive, command, wait_until
 
 APP = """
 import json, os
@@ -194,7 +194,7 @@ def test_titles(folder: Path) -> None:
         wait_until(lambda: title(worker) == "licorne: worker 1 [gen 1, 0 req] shop")
         assert title(mold) == "licorne: mold [shop]"
         wait_until(lambda: title(server.pid) == "licorne: master [gen 1, 1 worker] shop")
-        assert f"LICORNE_TEST_MARK={server.mark}".encode() in Path(f"/proc/{server.pid}/environ").read_bytes()
+        assert f"{MARK}={server.mark}".encode() in Path(f"/proc/{server.pid}/environ").read_bytes()
         server.send_signal(signal.SIGTTIN)
         wait_until(lambda: title(server.pid) == "licorne: master [gen 1, 2 workers] shop")
         server.send_signal(signal.SIGTTOU)

@@ -27,7 +27,7 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 DEADLINE = 30.0  # seconds: a bound for what should take a moment, generous for a busy machine
-MARK = "LICORNE_TEST_MARK"  # in the environment of all processes of one server
+MARK = "TESTED_LICORNE_MARK"  # in the environment of all processes of one server
 LISTENING = re.compile(r"Listening at: (\S+) \((\d+)\)")
 READY = re.compile(r"\] Ready: ")
 
@@ -94,7 +94,8 @@ class Server:
         self.args = [*args, *self._bind_arguments(bind)]
         self.cwd = cwd
         self.mark = uuid.uuid4().hex
-        self.env = {**os.environ, **(env or {}), MARK: self.mark}
+        surroundings = {name: value for name, value in os.environ.items() if name != "LICORNE_BIN"}
+        self.env = {**surroundings, **(env or {}), MARK: self.mark}
         self._wait = wait
         self._pass_fds = [passed.fileno() for passed in pass_fds]
         self._process: subprocess.Popen[bytes] | None = None

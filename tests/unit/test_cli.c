@@ -183,6 +183,14 @@ static void test_help_and_version_win(void)
 static void test_options_of_others(void)
 {
     CHECK(sets("-k uvicorn.workers.UvicornWorker a:b", "app", "a:b"));
+    CHECK(sets("--workers-max-rss 512", "max_worker_memory", "536870912"));
+    CHECK(sets("--workers-max-rss 1G", "max_worker_memory", "1073741824"));
+    CHECK(sets("--http1-header-read-timeout=1500", "header_timeout", "1.5"));
+    CHECK(sets("--blocking-threads 3", "threads", "3"));
+    CHECK(sets("--interface asgi", "interface", "asgi3"));
+    CHECK(sets("--no-log", "errorlog", "/dev/null"));
+    CHECK(refused("--interface rsgi", CLI_VALUE_ERROR, "one of auto, asgi3, asgi2, wsgi; licorne speaks ASGI and WSGI"));
+    CHECK(refused("--metrics a:b", CLI_USAGE_ERROR, "--metrics: licorne has no address for metrics"));
     CHECK(refused("--certfile c a:b", CLI_USAGE_ERROR,
                   "--certfile: an option of gunicorn or uvicorn that licorne does not support yet"));
     CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
@@ -191,6 +199,10 @@ static void test_options_of_others(void)
 
 static void test_options_without_effect(void)
 {
+    CHECK(refused("--loop uvlop a:b", CLI_VALUE_ERROR, "--loop = 'uvlop': must be one of auto|asyncio|uvloop|none"));
+    CHECK(refused("--ws=ws4 a:b", CLI_VALUE_ERROR, "--ws = 'ws4': must be one of auto|none|websockets"));
+    CHECK(parse("--loop my.loops:Loop --http my:Http a:b") == CLI_SERVE);
+    end();
     CHECK_INT(parse("--loop uvloop --spew --http=h11 a:b --dirty-app=x"), CLI_SERVE);
     CHECK(has("app", "a:b"));
     CHECK(str_eq(buf_str(&settings.notes),
@@ -258,6 +270,79 @@ static void test_variables(void)
     end();
     CHECK(!ENVIRONMENT("LICORNE_WORKERS=lots"));
     CHECK(strstr(said, "workers = 'lots' (from $LICORNE_WORKERS)"));
+    end();
+}
+
+/* LICORNE_<NAME> for each row, with a value that is its own default. */
+static void test_every_row_from_its_variable(void)
+{
+    for (size_t i = 0; i < setting_row_count; i++) {
+        struct buf text = { 0 };
+        char *name = cli_own_variable(setting_rows[i].name), line[256];
+        setting_row_default(&setting_rows[i], &text);
+        snprintf(line, sizeof(line), "%s=%.*s", name, buf_len(&text) ? (int)buf_len(&text) : 1,
+                 buf_len(&text) ? buf_str(&text).p : "3");
+        settings_init(&settings);
+        bool good = cli_environment(&settings, (char *[]){ line, NULL }, &errors) && !buf_len(&settings.warnings) &&
+                    strcmp(settings_origin(&settings, setting_rows[i].name) + 1, name) == 0;
+        if (!good)
+            fprintf(stderr, "%s\n", line);
+        buf_done(&text);
+        free(name);
+        end();
+        CHECK(good);
+    }
+}
+
+static bool warns(const char *variable, const char *message)
+{
+    bool good = ENVIRONMENT((char *)variable);
+    struct str warnings = buf_str(&settings.warnings);
+    good = good && (*message ? warnings.len && memmem(warnings.p, warnings.len, message, strlen(message)) : !warnings.len);
+    if (!good)
+        fprintf(stderr, "%s: %.*s %s", variable, (int)warnings.len, warnings.len ? warnings.p : "", said);
+    end();
+    return good;
+}
+
+static bool notes(const char *variable, const char *message)
+{
+    bool good = ENVIRONMENT((char *)variable) && buf_len(&settings.warnings) == 0 &&
+                str_eq(buf_str(&settings.notes), str_from(message));
+    end();
+    return good;
+}
+
+static void test_unknown_variables(void)
+{
+    CHECK(warns("LICORNE_WORKER=3", "$LICORNE_WORKER: no such setting; did you mean $LICORNE_WORKERS?\n"));
+    CHECK(warns("UVICORN_WORKER=3", "did you mean $UVICORN_WORKERS?\n"));
+    CHECK(warns("UVICORN_PRELOAD=1", "did you mean $LICORNE_PRELOAD_APP?\n"));
+    CHECK(warns("GRANIAN_WORKERS_MAXRSS=3", "did you mean $GRANIAN_WORKERS_MAX_RSS?\n"));
+    CHECK(warns("LICORNE_COLOUR_OF_THE_SKY=blue", "$LICORNE_COLOUR_OF_THE_SKY: no such setting\n"));
+    CHECK(warns("LICORNE_WORKER=", "") && warns("COLOUR=blue", "") && warns("LICORNE=1", ""));
+    CHECK(warns("LICORNE_SERVICE_PORT_HTTP=80", "") && warns("LICORNE_PORT_80_TCP_ADDR=10.0.0.1", ""));
+    CHECK(warns("LICORNE_PORT=tcp://10.0.0.1:80", ""));
+    CHECK(!ENVIRONMENT("LICORNE_STRICT_CONFIG=1", "LICORNE_WORKER=3"));
+    CHECK(strstr(said, "$LICORNE_WORKER: no such setting; did you mean $LICORNE_WORKERS?"));
+    end();
+}
+
+static void test_variables_of_others(void)
+{
+    CHECK(notes("UVICORN_LOOP=uvloop", "--loop (in $UVICORN_LOOP) has no effect: licorne has its own event loop\n"));
+    CHECK(notes("GRANIAN_METRICS=false", ""));
+    CHECK(!ENVIRONMENT("GRANIAN_METRICS=true"));
+    end();
+    CHECK(!ENVIRONMENT("UVICORN_LOOP=uvlop"));
+    CHECK(strstr(said, "--loop = 'uvlop' in $UVICORN_LOOP: must be one of"));
+    end();
+    CHECK(ENVIRONMENT("UVICORN_ACCESS_LOG=true", "GRANIAN_WORKERS_MAX_RSS=2", "GRANIAN_INTERFACE=wsgi"));
+    CHECK(has("accesslog", "-") && has("max_worker_memory", "2097152") && has("interface", "wsgi"));
+    CHECK(strcmp(settings_origin(&settings, "accesslog"), "--access-log in $UVICORN_ACCESS_LOG") == 0);
+    end();
+    CHECK(ENVIRONMENT("GRANIAN_LOG_ENABLED=0", "GRANIAN_HTTP1_KEEP_ALIVE=off"));
+    CHECK(has("errorlog", "/dev/null") && has("keepalive", "0"));
     end();
 }
 
@@ -381,4 +466,5 @@ CHECK_MAIN(TEST(test_forms), TEST(test_flags), TEST(test_lists), TEST(test_appli
            TEST(test_every_row_from_its_options), TEST(test_usage_errors), TEST(test_bad_values),
            TEST(test_help_and_version_win), TEST(test_options_of_others),
            TEST(test_options_without_effect), TEST(test_words), TEST(test_variables),
+           TEST(test_every_row_from_its_variable), TEST(test_unknown_variables), TEST(test_variables_of_others),
            TEST(test_command_args), TEST(test_platform_variables), TEST(test_help), TEST(test_random_lines))
