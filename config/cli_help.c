@@ -109,7 +109,8 @@ static void append_closing(struct buf *out, int width)
     append_entry(out, STR("-v, --version"), "Show the version.", width);
     buf_append_str(
         out, STR("\nEvery setting can stand in the configuration file under its name, in a variable LICORNE_<NAME>,\n"
-                 "and its option in LICORNE_CMD_ARGS. Stronger wins: file, environment, command line.\n"));
+                 "and its option in LICORNE_CMD_ARGS. Stronger wins: file, environment, command line.\n"
+                 "\nAlso: licorne ctl (asks a running server), licorne convert uwsgi.ini (prints a configuration file).\n"));
 }
 
 void cli_help(struct buf *out, int width)

@@ -12,7 +12,9 @@
 #include "config/settings.h"
 #include "config/version.h"
 #include "server/base/log.h"
+#include "server/base/mem.h"
 #include "server/process/control.h"
+#include "server/process/interpreter.h"
 #include "server/process/master.h"
 #include "server/process/signals.h"
 #include "server/process/source_watch.h"
@@ -188,8 +190,25 @@ static int run(struct settings *settings, int argc, char **argv, struct buf *err
     return serve(settings, errors);
 }
 
+/* `licorne convert` is Python: pyglue/licorne/convert.py. */
+static int convert(int argc, char **argv)
+{
+    struct buf errors = { 0 };
+    char *python = interpreter_find(NULL, &errors);
+    if (!python)
+        return refuse(&errors, EXIT_CONFIG);
+    char **command = mem_zalloc(((size_t)argc + 3) * sizeof(*command)); /* argv[0] is "convert" */
+    memcpy(command, (char *[]){ python, "-m", "licorne.convert" }, 3 * sizeof(*command));
+    memcpy(command + 3, argv + 1, (size_t)(argc - 1) * sizeof(*command));
+    setenv("PYTHONSAFEPATH", "1", 1);
+    execv(python, command);
+    return refuse_because(&errors, python, EXIT_CONFIG);
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], "convert") == 0)
+        return convert(argc - 1, argv + 1);
     if (argc > 1 && strcmp(argv[1], "ctl") == 0)
         return control_client(argc - 1, argv + 1);
     upgrade_remember(argv);

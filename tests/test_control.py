@@ -9,6 +9,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,11 @@ def request(server: Server) -> None:
     with server.connect() as client:
         client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert client.makefile().read().endswith("ok")
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run([sys.executable, "-m", "licorne", "ctl", "-h"], capture_output=True, text=True, timeout=60)
+    assert "usage: licorne ctl" in done.stdout + done.stderr
 
 
 def test_status(folder: Path) -> None:

@@ -16,12 +16,17 @@ def executable() -> str | None:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["convert"]:
+        from licorne import convert
+
+        return convert.main(sys.argv[2:])
     path = executable()
     if path is None:
         print("python -m licorne: the executable `licorne` is not installed in this environment", file=sys.stderr)
         return 1
     given = any(argument == "--python" or argument.startswith("--python=") for argument in sys.argv[1:])
-    interpreter = [] if given or not sys.executable else ["--python", sys.executable]
+    control = sys.argv[1:2] == ["ctl"]
+    interpreter = [] if given or control or not sys.executable else ["--python", sys.executable]
     sys.stdout.flush()
     os.execv(path, [path, *interpreter, *sys.argv[1:]])
 
