@@ -113,6 +113,8 @@ static int aioloop_clear(PyObject *object)
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->captured_step);
     Py_CLEAR(self->captured_context);
+    Py_CLEAR(self->task_args);
+    Py_CLEAR(self->task_keywords);
     Py_CLEAR(self->raised);
     return 0;
 }
@@ -130,6 +132,8 @@ static int aioloop_traverse(PyObject *object, visitproc visit, void *arg)
     Py_VISIT(self->task_factory);
     Py_VISIT(self->captured_step);
     Py_VISIT(self->captured_context);
+    Py_VISIT(self->task_args);
+    Py_VISIT(self->task_keywords);
     Py_VISIT(self->raised);
     int outcome = streams_traverse(self, visit, arg);
     return outcome ? outcome : watches_traverse(self, visit, arg);

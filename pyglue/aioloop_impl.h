@@ -10,6 +10,7 @@
  *     aioloop_tls.c     that of TLS protocols
  *     aioloop_state.c   types, names, what is used of asyncio
  *     aioloop_task.c    futures, tasks, the inline first step
+ *     aioloop_task_set.c  the set of all tasks
  *     aioloop_run.c     the turn
  *
  * Everything here needs the GIL. Numbers that are seconds are those of loop.time(), the monotonic clock. */
@@ -65,7 +66,9 @@ struct aioloop_state {
 #define DECLARE(name) PyObject *str_##name;
     AIOLOOP_STRINGS(DECLARE)
 #undef DECLARE
-    PyObject *kw_loop, *kw_name_loop, *kw_name_loop_eager; /* names of keyword arguments, for vectorcalls */
+    PyObject *task_done;                  /* the method Task.done */
+    PyTypeObject *step_type;              /* of what Task.__init__ passes to call_soon(); NULL: none was seen yet */
+    PyObject *kw_loop, *kw_name_loop;     /* names of keyword arguments, for vectorcalls */
     PyObject *tls_wrapped, *tls_again;    /* sslproto.SSLProtocolState.WRAPPED, SSLAgainErrors; NULL on Python 3.10 */
     bool eager_start;                     /* asyncio.Task can start eagerly, and does so without fault */
 };
@@ -191,6 +194,8 @@ struct aioloop {
     /* aioloop_start_task(): the step that Task.__init__ passes to call_soon() */
     bool capture;
     PyObject *captured_step, *captured_context;
+    PyObject *task_args, *task_keywords; /* for the next task: a tuple of one, a dict with `task_name` */
+    PyObject *task_name;                 /* borrowed from task_keywords */
 };
 
 #define AIOLOOP(object) ((struct aioloop *)(object))
@@ -255,6 +260,14 @@ PyObject *aioloop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t 
 PyObject *aioloop_start_task_method(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 /* During aioloop_start_task(): keeps the step instead of queueing it. */
 bool task_step_capture(struct aioloop *self, PyObject *callback, PyObject *context);
+
+/* aioloop_task_set.c */
+/* Once a process; again is harmless. A Python whose asyncio does this otherwise is left alone. -1 with an exception. */
+int task_set_install(void);
+/* The next task that registers itself is noted only, until task_set_settle(). */
+void task_set_defer(void);
+/* After the first step of `task` (NULL: it could not be made): the one noted is entered, unless that is `task` and done. */
+void task_set_settle(PyObject *task, bool done);
 
 /* aioloop_run.c */
 void aioloop_run_init(struct aioloop *self);

@@ -14,7 +14,7 @@ static void state_free(PyObject *capsule)
 #undef FREE
     PyObject **objects[] = { &state->task_type, &state->future_type, &state->buffered_protocol,
                              &state->base_create_task, &state->extract_stack, &state->repr_info,
-                             &state->kw_loop, &state->kw_name_loop, &state->kw_name_loop_eager,
+                             &state->kw_loop, &state->kw_name_loop, &state->task_done,
                              &state->tls_wrapped, &state->tls_again };
     for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++)
         Py_CLEAR(*objects[i]);

@@ -40,9 +40,8 @@ int task_state_init(struct aioloop_state *state)
     state->base_create_task = base_create_task();
     state->kw_loop = Py_BuildValue("(N)", PyUnicode_InternFromString("loop"));
     state->kw_name_loop = Py_BuildValue("(ON)", state->str_name, PyUnicode_InternFromString("loop"));
-    state->kw_name_loop_eager = Py_BuildValue("(ONN)", state->str_name, PyUnicode_InternFromString("loop"),
-                                              PyUnicode_InternFromString("eager_start"));
-    return PyErr_Occurred() ? -1 : 0;
+    state->task_done = state->task_type ? PyObject_GetAttrString(state->task_type, "done") : NULL;
+    return PyErr_Occurred() ? -1 : task_set_install();
 }
 
 PyObject *aioloop_create_future(PyObject *self, PyObject *none)
@@ -109,13 +108,72 @@ PyObject *aioloop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t 
     return create_plain(self, args[0], args + nargs, kwnames);
 }
 
+/* --- making a request's task -------------------------------------------------------------------------------------------- */
+
+/* loop=, name=, and from 3.12.5 on eager_start=. */
+static PyObject *keywords_of(struct aioloop *self, PyObject *name)
+{
+    if (self->task_keywords != NULL && self->task_name == name)
+        return self->task_keywords;
+    PyObject *keywords = Py_BuildValue("{sOsO}", "loop", self, "name", name);
+    if (keywords != NULL && self->state->eager_start && PyDict_SetItemString(keywords, "eager_start", Py_True) < 0)
+        Py_CLEAR(keywords);
+    Py_XSETREF(self->task_keywords, keywords);
+    self->task_name = name;
+    return keywords;
+}
+
+static PyObject *call_type(PyObject *object, PyObject *args, PyObject *keywords)
+{
+    PyTypeObject *type = (PyTypeObject *)object;
+    if (!PyType_CheckExact(object)) /* somebody has put something of his own into the place of asyncio.Task */
+        return PyObject_Call(object, args, keywords);
+    PyObject *task = type->tp_new(type, args, keywords);
+    if (task != NULL && type->tp_init(task, args, keywords) < 0)
+        Py_CLEAR(task);
+    return task;
+}
+
+/* Task(coro, ...) as the interpreter would call it, but that its arguments are kept for the next time: making them costs as
+ * much as what they are made for. */
+static PyObject *task_new(struct aioloop *self, PyObject *coro, PyObject *name)
+{
+    PyObject *keywords = keywords_of(self, name); // borrowed
+    PyObject *args = self->task_args ? self->task_args : PyTuple_Pack(1, Py_None);
+    self->task_args = NULL; /* a finalizer may bring us here again */
+    if (keywords == NULL || args == NULL) {
+        Py_XDECREF(args);
+        return NULL;
+    }
+    Py_INCREF(keywords);
+    PyTuple_SET_ITEM(args, 0, Py_NewRef(coro)); /* where None was */
+    PyObject *task = call_type(self->state->task_type, args, keywords);
+    Py_DECREF(keywords);
+    if (Py_REFCNT(args) == 1 && self->task_args == NULL) {
+        PyTuple_SET_ITEM(args, 0, Py_NewRef(Py_None));
+        self->task_args = args;
+        Py_DECREF(coro);
+    } else {
+        Py_DECREF(args);
+    }
+    return task;
+}
+
 /* --- the first step, inline --------------------------------------------------------------------------------------------- */
+
+static bool is_step(struct aioloop_state *state, PyObject *callback)
+{
+    if (state->step_type == NULL) {
+        const char *name = strrchr(Py_TYPE(callback)->tp_name, '.');
+        if (strcmp(name ? name + 1 : Py_TYPE(callback)->tp_name, "TaskStepMethWrapper") == 0)
+            state->step_type = Py_TYPE(callback); /* asyncio's own: it stays */
+    }
+    return Py_IS_TYPE(callback, state->step_type);
+}
 
 bool task_step_capture(struct aioloop *self, PyObject *callback, PyObject *context)
 {
-    const char *name = strrchr(Py_TYPE(callback)->tp_name, '.');
-    name = name ? name + 1 : Py_TYPE(callback)->tp_name;
-    if (context == NULL || strcmp(name, "TaskStepMethWrapper") != 0)
+    if (context == NULL || !is_step(self->state, callback))
         return false; /* a finalizer that ran meanwhile */
     self->capture = false;
     self->captured_step = Py_NewRef(callback);
@@ -134,30 +192,26 @@ static int call_step(PyObject *step, PyObject *context)
     return result ? 0 : -1;
 }
 
+static int is_same(PyObject *object, void *other)
+{
+    return object == other;
+}
+
 /* A finalizer may have made a task of its own while ours was made, and its step been caught: that one waits its turn,
  * and ours is in the queue already. */
 static int run_captured(struct aioloop *self, PyObject *task, PyObject *step, PyObject *context)
 {
-    PyObject *owner = PyObject_GetAttr(step, self->state->str___self__);
-    if (owner == NULL)
-        return -1;
-    int outcome = 0;
-    if (owner == task) {
-        outcome = call_step(step, context);
-    } else {
-        struct handle *h = handle_new(self, step, NULL, 0, context);
-        outcome = h ? ready_push(&self->ready, (struct ready){ NULL, h }) : -1;
-    }
-    Py_DECREF(owner);
-    return outcome;
+    if (Py_TYPE(step)->tp_traverse(step, is_same, task)) /* step.__self__ is task */
+        return call_step(step, context);
+    struct handle *h = handle_new(self, step, NULL, 0, context);
+    return h ? ready_push(&self->ready, (struct ready){ NULL, h }) : -1;
 }
 
 static PyObject *start_captured(struct aioloop *self, PyObject *coro, PyObject *name)
 {
-    PyObject *args[] = { NULL, coro, name, (PyObject *)self };
     self->capture = true;
-    PyObject *task = PyObject_Vectorcall(self->state->task_type, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                                         self->state->kw_name_loop);
+    task_set_defer();
+    PyObject *task = task_new(self, coro, name);
     self->capture = false;
     PyObject *step = self->captured_step, *context = self->captured_context;
     self->captured_step = self->captured_context = NULL;
@@ -168,11 +222,20 @@ static PyObject *start_captured(struct aioloop *self, PyObject *coro, PyObject *
     return task;
 }
 
-static PyObject *start_eagerly(struct aioloop *self, PyObject *coro, PyObject *name)
+static bool task_is_done(struct aioloop_state *state, PyObject *task)
 {
-    PyObject *args[] = { NULL, coro, name, (PyObject *)self, Py_True };
-    return PyObject_Vectorcall(self->state->task_type, args + 1, 1 | PY_VECTORCALL_ARGUMENTS_OFFSET,
-                               self->state->kw_name_loop_eager);
+    PyObject *done = Py_IS_TYPE(task, (PyTypeObject *)state->task_type) ? PyObject_CallOneArg(state->task_done, task)
+                                                                        : PyObject_CallMethod(task, "done", NULL);
+    Py_XDECREF(done);
+    return done == Py_True;
+}
+
+static PyObject *start_inline(struct aioloop *self, PyObject *coro, PyObject *name, bool *done)
+{
+    PyObject *task = self->state->eager_start ? task_new(self, coro, name) : start_captured(self, coro, name);
+    *done = task != NULL && task_is_done(self->state, task);
+    task_set_settle(task, *done);
+    return task;
 }
 
 /* KeyboardInterrupt and SystemExit must leave run_forever(), though the step was not called by it. */
@@ -185,19 +248,21 @@ static void keep_raised(struct aioloop *self)
     exception_restore(exception);
 }
 
-PyObject *aioloop_start_task(PyObject *object, PyObject *coro, PyObject *name)
+PyObject *aioloop_start_task(PyObject *object, PyObject *coro, PyObject *name, bool *done)
 {
     struct aioloop *self = AIOLOOP(object);
     PyObject *task;
+    *done = false;
     if (aioloop_check_open(self) < 0)
         return NULL;
     if (self->task_factory != Py_None) {
         PyObject *args[] = { coro, name };
         PyObject *names = PyTuple_Pack(1, self->state->str_name);
         task = names ? create_by_factory(object, args, 1, names) : NULL;
+        *done = task != NULL && task_is_done(self->state, task);
         Py_XDECREF(names);
     } else {
-        task = self->state->eager_start ? start_eagerly(self, coro, name) : start_captured(self, coro, name);
+        task = start_inline(self, coro, name, done);
     }
     if (task == NULL)
         keep_raised(self);
@@ -206,8 +271,9 @@ PyObject *aioloop_start_task(PyObject *object, PyObject *coro, PyObject *name)
 
 PyObject *aioloop_start_task_method(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
+    bool done;
     if (nargs == 2)
-        return aioloop_start_task(self, args[0], args[1]);
+        return aioloop_start_task(self, args[0], args[1], &done);
     PyErr_SetString(PyExc_TypeError, "_start_task() takes a coroutine and a name");
     return NULL;
 }

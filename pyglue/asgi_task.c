@@ -88,12 +88,13 @@ static void watch(PyObject *task, PyObject *self)
 PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, PyObject **exception)
 {
     PyObject *coroutine = coroutine_of(asgi, scope, self);
-    PyObject *task = coroutine != NULL ? aioloop_start_task(asgi->loop, coroutine, asgi->task_name) : NULL;
+    bool done = false;
+    PyObject *task = coroutine != NULL ? aioloop_start_task(asgi->loop, coroutine, asgi->task_name, &done) : NULL;
     Py_XDECREF(coroutine);
     *exception = NULL;
     if (task == NULL) {
         *exception = not_begun(asgi);
-    } else if (asgi_task_done(task)) {
+    } else if (done) {
         *exception = asgi_task_exception(task);
         Py_CLEAR(task);
     } else {
