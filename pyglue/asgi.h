@@ -67,6 +67,8 @@ bool asgi_task_done(PyObject *task);
 void asgi_task_cancel(PyObject *task);
 /* Does the exception come from our own "the client has gone"? */
 bool asgi_from_disconnect(PyObject *exception);
+/* What is used of the module asyncio, once there is a runtime. -1 with an exception. */
+int asgi_task_init(PyObject *asyncio);
 int asgi_task_add(PyObject *module);
 
 /* --- asgi_http.c ------------------------------------------------------------------------------------------------- */
@@ -105,9 +107,10 @@ int asgi_receive_add(PyObject *module);
 size_t asgi_on_body(struct request *request, struct str data, bool end);
 /* Is the str `text` this name? (Most strings of an application are not interned.) */
 bool asgi_is(PyObject *text, PyObject *name);
-/* A header of an event, and its status: -1 with an exception. `keep` gets what must live as long as the field. */
+/* A header of an event, and its status (NULL: not there): -1 with an exception. `keep` gets what must live as long as the
+ * field. */
 int asgi_field_of(PyObject *pair, struct field *field, PyObject **keep);
-int asgi_status_of(PyObject *event);
+int asgi_status_of(PyObject *status);
 /* The type of an event; borrowed. NULL with an exception: not a dict, no type, not a str. */
 PyObject *asgi_event_type(PyObject *event);
 

@@ -244,9 +244,7 @@ static int runtime_init(struct asgi *asgi, PyObject *application, int version)
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     if (asyncio == NULL)
         return -1;
-    if (asgi_cancelled_error == NULL)
-        asgi_cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
-    asgi->loop = asgi_cancelled_error != NULL ? loop_make(asyncio) : NULL;
+    asgi->loop = asgi_task_init(asyncio) == 0 ? loop_make(asyncio) : NULL;
     asgi->stopped = asgi->loop != NULL ? PyObject_CallMethod(asyncio, "Event", NULL) : NULL;
     Py_DECREF(asyncio);
     if (asgi->stopped == NULL || (asgi->runtime.loop = aioloop_loop(asgi->loop)) == NULL ||

@@ -19,11 +19,14 @@ bool asgi_is(PyObject *text, PyObject *name)
            memcmp(PyUnicode_1BYTE_DATA(text), PyUnicode_1BYTE_DATA(name), (size_t)len) == 0;
 }
 
-PyObject *asgi_event_type(PyObject *event)
+static PyObject *not_a_dict(PyObject *event)
 {
-    if (!PyDict_Check(event))
-        return PyErr_Format(PyExc_TypeError, "send() takes an event, a dict, not %.100s", Py_TYPE(event)->tp_name);
-    PyObject *type = PyDict_GetItemWithError(event, names.type); // borrowed
+    return PyErr_Format(PyExc_TypeError, "send() takes an event, a dict, not %.100s", Py_TYPE(event)->tp_name);
+}
+
+/* Borrowed, as given; NULL with an exception. */
+static PyObject *checked_type(PyObject *type)
+{
     if (type != NULL && PyUnicode_Check(type))
         return type;
     if (type != NULL)
@@ -31,6 +34,53 @@ PyObject *asgi_event_type(PyObject *event)
     if (!PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "an event needs the key \"type\"");
     return NULL;
+}
+
+PyObject *asgi_event_type(PyObject *event)
+{
+    if (!PyDict_Check(event))
+        return not_a_dict(event);
+    return checked_type(PyDict_GetItemWithError(event, names.type));
+}
+
+/* What events have. */
+struct event {
+    PyObject *type, *status, *headers, *body, *more_body; /* borrowed; NULL: not there */
+};
+
+static int event_look_up(PyObject *dict, PyObject *name, PyObject **value)
+{
+    if (*value == NULL)
+        *value = PyDict_GetItemWithError(dict, name);
+    return *value == NULL && PyErr_Occurred() ? -1 : 0;
+}
+
+/* Keys are literals, which are interned: one pass over the few there are costs less than looking each of them up. */
+static int event_read(PyObject *dict, struct event *event)
+{
+    bool strange = false;
+    PyObject *key, *value;
+    *event = (struct event){ 0 };
+    for (Py_ssize_t at = 0; PyDict_Next(dict, &at, &key, &value);) {
+        if (key == names.type)
+            event->type = value;
+        else if (key == names.body)
+            event->body = value;
+        else if (key == names.more_body)
+            event->more_body = value;
+        else if (key == names.status)
+            event->status = value;
+        else if (key == names.headers)
+            event->headers = value;
+        else
+            strange = true;
+    }
+    if (strange && (event_look_up(dict, names.type, &event->type) < 0 || event_look_up(dict, names.body, &event->body) < 0 ||
+                    event_look_up(dict, names.more_body, &event->more_body) < 0 ||
+                    event_look_up(dict, names.status, &event->status) < 0 ||
+                    event_look_up(dict, names.headers, &event->headers) < 0))
+        return -1;
+    return 0;
 }
 
 static PyObject *disconnected(void)
@@ -41,12 +91,10 @@ static PyObject *disconnected(void)
 
 /* ------------------------------------------------------------------------------------------ http.response.start */
 
-int asgi_status_of(PyObject *event)
+int asgi_status_of(PyObject *status)
 {
-    PyObject *status = PyDict_GetItemWithError(event, names.status); // borrowed
     if (status == NULL) {
-        if (!PyErr_Occurred())
-            PyErr_SetString(PyExc_ValueError, "http.response.start needs the key \"status\"");
+        PyErr_SetString(PyExc_ValueError, "http.response.start needs the key \"status\"");
         return -1;
     }
     if (!PyLong_Check(status)) {
@@ -130,18 +178,16 @@ done:
     return ready;
 }
 
-static PyObject *send_start(struct asgi_http *http, PyObject *event)
+static PyObject *send_start(struct asgi_http *http, const struct event *event)
 {
     if (http->started) {
         PyErr_SetString(PyExc_RuntimeError, "http.response.start was sent twice");
         return NULL;
     }
-    int status = asgi_status_of(event);
+    int status = asgi_status_of(event->status);
     if (status < 0)
         return NULL;
-    PyObject *headers = PyDict_GetItemWithError(event, names.headers); // borrowed
-    if (headers == NULL && PyErr_Occurred())
-        return NULL;
+    PyObject *headers = event->headers; // borrowed
     if (headers == NULL)
         return start_result(http, request_start(http->request, status, (struct str){ NULL, 0 }, NULL, 0));
     headers = PySequence_Fast(headers, "http.response.start: \"headers\" must be an iterable of pairs");
@@ -224,27 +270,34 @@ static PyObject *write_buffer(struct asgi_http *http, PyObject *body, bool more)
     return ready;
 }
 
-static PyObject *send_body(struct asgi_http *http, PyObject *event)
+static PyObject *write_body(struct asgi_http *http, PyObject *body, bool more)
+{
+    if (body == NULL)
+        return body_result(http, request_write(http->request, (struct str){ "", 0 }, more, NULL), more);
+    return PyBytes_Check(body) ? write_bytes(http, body, more) : write_buffer(http, body, more);
+}
+
+static PyObject *send_body(struct asgi_http *http, const struct event *event)
 {
     if (!http->started) {
         PyErr_SetString(PyExc_RuntimeError, "http.response.body was sent before http.response.start");
         return NULL;
     }
-    PyObject *body = PyDict_GetItemWithError(event, names.body);       // borrowed
-    PyObject *more = PyDict_GetItemWithError(event, names.more_body); // borrowed
-    if (PyErr_Occurred())
-        return NULL;
-    int is_more = more == NULL ? 0 : PyObject_IsTrue(more);
-    if (is_more < 0)
-        return NULL;
-    if (body == NULL)
-        return body_result(http, request_write(http->request, (struct str){ "", 0 }, is_more, NULL), is_more);
-    return PyBytes_Check(body) ? write_bytes(http, body, is_more) : write_buffer(http, body, is_more);
+    PyObject *body = Py_XNewRef(event->body); /* "more_body" may be an object that takes the event to pieces when asked */
+    int more = event->more_body == NULL ? 0 : PyObject_IsTrue(event->more_body);
+    PyObject *ready = more < 0 ? NULL : write_body(http, body, more);
+    Py_XDECREF(body);
+    return ready;
 }
 
-PyObject *asgi_send(struct asgi_http *http, PyObject *event)
+PyObject *asgi_send(struct asgi_http *http, PyObject *dict)
 {
-    PyObject *type = asgi_event_type(event); // borrowed
+    struct event event;
+    if (!PyDict_Check(dict))
+        return not_a_dict(dict);
+    if (event_read(dict, &event) < 0)
+        return NULL;
+    PyObject *type = checked_type(event.type); // borrowed
     if (type == NULL)
         return NULL;
     if (http->complete)
@@ -252,9 +305,9 @@ PyObject *asgi_send(struct asgi_http *http, PyObject *event)
     if (http->request->conn == NULL)
         return disconnected();
     if (asgi_is(type, names.http_response_body))
-        return send_body(http, event);
+        return send_body(http, &event);
     if (asgi_is(type, names.http_response_start))
-        return send_start(http, event);
+        return send_start(http, &event);
     return PyErr_Format(PyExc_ValueError,
                         "unexpected event %R: http.response.start and http.response.body can be sent here", type);
 }

@@ -9,6 +9,11 @@
 PyObject *asgi_client_disconnected;
 PyObject *asgi_cancelled_error;
 
+static struct {
+    PyTypeObject *type; /* asyncio.Task; NULL: it is no class, but something that somebody has put there */
+    PyObject *done, *exception;
+} task_methods;
+
 /* ------------------------------------------------------------------------------------------------------ how it ended */
 
 /* Frameworks raise theirs while handling ours. */
@@ -27,16 +32,22 @@ bool asgi_from_disconnect(PyObject *exception)
     return found;
 }
 
+/* asyncio.Task's own methods need no looking up. */
+static PyObject *task_call(PyObject *task, PyObject *method, PyObject *name)
+{
+    return Py_IS_TYPE(task, task_methods.type) ? PyObject_CallOneArg(method, task) : PyObject_CallMethodNoArgs(task, name);
+}
+
 bool asgi_task_done(PyObject *task)
 {
-    PyObject *done = PyObject_CallMethodNoArgs(task, names.done);
+    PyObject *done = task_call(task, task_methods.done, names.done);
     Py_XDECREF(done);
     return done == Py_True;
 }
 
 PyObject *asgi_task_exception(PyObject *task)
 {
-    PyObject *exception = PyObject_CallMethodNoArgs(task, names.exception);
+    PyObject *exception = task_call(task, task_methods.exception, names.exception);
     if (exception == NULL) {
         exception = pyerr_take(); /* CancelledError; or InvalidStateError: not done */
         if (!asgi_task_done(task))
@@ -101,6 +112,21 @@ PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, Py
         watch(task, self);
     }
     return task;
+}
+
+int asgi_task_init(PyObject *asyncio)
+{
+    if (asgi_cancelled_error != NULL)
+        return 0;
+    PyObject *type = PyObject_GetAttrString(asyncio, "Task");
+    if (type != NULL && PyType_Check(type)) {
+        task_methods.type = (PyTypeObject *)Py_NewRef(type);
+        task_methods.done = PyObject_GetAttr(type, names.done);
+        task_methods.exception = PyObject_GetAttr(type, names.exception);
+    }
+    Py_XDECREF(type);
+    asgi_cancelled_error = PyErr_Occurred() ? NULL : PyObject_GetAttrString(asyncio, "CancelledError");
+    return asgi_cancelled_error == NULL ? -1 : 0;
 }
 
 int asgi_task_add(PyObject *module)

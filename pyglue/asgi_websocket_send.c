@@ -270,7 +270,7 @@ static PyObject *send_denial_start(struct asgi_websocket *self, PyObject *event)
         return PyErr_Format(PyExc_RuntimeError, "websocket.http.response.start was sent after the offer was answered");
     if (self->request == NULL || self->request->conn == NULL)
         return disconnected();
-    int status = asgi_status_of(event);
+    int status = asgi_status_of(value_of(event, names.status));
     if (status < 0)
         return NULL;
     if (fields_init(&fields, event) == 0) {
