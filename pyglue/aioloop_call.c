@@ -13,10 +13,11 @@ int ready_push(struct ready_queue *queue, struct ready entry)
             PyErr_NoMemory();
             return -1;
         }
-        for (size_t i = 0; i < queue->count; i++)
-            ring[i] = *ready_at(queue, i);
+        for (size_t i = queue->head; i < queue->head + queue->count; i++)
+            ring[i & (capacity - 1)] = queue->ring[i & (queue->capacity - 1)];
         PyMem_Free(queue->ring);
-        *queue = (struct ready_queue){ ring, 0, queue->count, capacity };
+        queue->ring = ring;
+        queue->capacity = capacity;
     }
     *ready_at(queue, queue->count) = entry;
     queue->count++;

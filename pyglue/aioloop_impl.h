@@ -122,7 +122,7 @@ struct ready {
 
 struct ready_queue {
     struct ready *ring;
-    size_t head, count, capacity; /* capacity: 0 or a power of two */
+    size_t head, count, capacity; /* head: how many were ever taken out; capacity: 0 or a power of two */
 };
 
 /* Takes over the reference to a handle. -1 with MemoryError (the reference is dropped). */

@@ -13,6 +13,8 @@
 
 #define TURNS_PER_POLL 16
 #define POLL_EVERY_NS (50 * 1000)
+#define SLICE_NS (2 * 1000 * 1000) /* thousands of handles, as when a crowd leaves, make room for others after that */
+#define SLICE_CHECK 8              /* handles between two looks at the clock */
 #define ALARM_MAX_S 86400.0 /* libev is not asked for longer; then the alarm is set anew */
 
 /* --- waking and the GIL ------------------------------------------------------------------------------------------------ */
@@ -175,12 +177,17 @@ static int run_entry(struct aioloop *self, struct ready entry)
     return outcome;
 }
 
-/* Those that were queued before; what they queue waits for the next turn. */
-static int run_ready(struct aioloop *self)
+/* Those that were queued before; what they queue waits for the next turn. So do those that do not fit a slice, in their order; but
+ * a loop that stops has run all of them. */
+static int run_ready(struct aioloop *self, uint64_t now_ns)
 {
-    for (size_t todo = self->ready.count; todo > 0 && self->ready.count > 0; todo--)
+    size_t todo = self->ready.count;
+    for (size_t done = 1; todo > 0 && self->ready.count > 0; todo--, done++) {
         if (run_entry(self, ready_pop(&self->ready)) < 0)
             return -1;
+        if (done % SLICE_CHECK == 0 && !self->stopping && clock_ns() - now_ns >= SLICE_NS)
+            break;
+    }
     return 0;
 }
 
@@ -222,7 +229,7 @@ static int turn(struct aioloop *self)
     if (outcome == 0)
         outcome = check_raised(self);
     if (outcome == 0)
-        outcome = run_ready(self);
+        outcome = run_ready(self, now_ns);
     settle(self, outcome < 0);
     return outcome == 0 ? check_raised(self) : outcome;
 }

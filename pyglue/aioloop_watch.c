@@ -14,6 +14,7 @@ struct watch {
     struct ev_io io;
     struct aioloop *loop;
     PyObject *reader, *writer; /* handles, streams, datagrams; NULL: none */
+    size_t queued[2];          /* the ready queue's head once what was last queued for them has been taken out */
 };
 
 /* --- events ----------------------------------------------------------------------------------------------------------- */
@@ -59,6 +60,9 @@ static void notify(struct watch *w, PyObject *who, bool writer)
         call_native(self, who, writer);
         return;
     }
+    if (w->queued[writer] > self->ready.head) /* of an earlier poll: still waiting, in a long queue */
+        return;
+    w->queued[writer] = self->ready.head + self->ready.count + 1;
     struct ready entry = { native ? writer ? run_writer : run_reader : NULL, native ? (void *)w : Py_NewRef(who) };
     if (ready_push(&self->ready, entry) < 0)
         PyErr_WriteUnraisable((PyObject *)self); /* out of memory; it is ready again in the next turn */

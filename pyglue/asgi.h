@@ -22,6 +22,7 @@
 #include "pyglue/scope.h"
 #include "server/app.h"
 #include "server/base/list.h"
+#include "server/net/loop.h"
 
 struct field;
 struct request;
@@ -42,6 +43,8 @@ struct asgi {
     struct scope_maker scopes;
     struct list suspended; /* asgi_http whose tasks wait for something */
     struct list websockets; /* asgi_websocket likewise */
+    struct list offers;     /* asgi_websocket that have not begun: thousands may come at once */
+    struct loop_task begin_task;
     bool stopping;
 };
 
@@ -116,6 +119,8 @@ PyObject *asgi_event_type(PyObject *event);
 
 /* --- asgi_websocket.c -------------------------------------------------------------------------------------------- */
 
+/* Before the first offer; whatever runs the loop may change, this stays. */
+void asgi_websockets_init(struct asgi *asgi);
 /* The offer of a WebSocket; the others are what the core tells of it until it is answered. */
 void asgi_websocket_start(struct asgi *asgi, struct request *request);
 void asgi_websocket_writable(struct request *request);

@@ -21,8 +21,7 @@ struct awaitable {
     PyObject *(*poll)(PyObject *owner);
     struct list *waiters;
     PyObject *loop;   /* borrowed from the owner's runtime, used only while that lives */
-    PyObject *future; /* while waiting, with the iterator that `yield from` would use */
-    PyObject *steps;
+    PyObject *future; /* while waiting */
     struct list node; /* in waiters */
 };
 
@@ -36,7 +35,6 @@ static int free_count;
 static void stop_waiting(struct awaitable *self)
 {
     list_remove(&self->node);
-    Py_CLEAR(self->steps);
     Py_CLEAR(self->future);
 }
 
@@ -46,13 +44,31 @@ static void finish(struct awaitable *self)
     Py_CLEAR(self->owner);
 }
 
+/* The collector need not look at the future: see above. */
 static int start_waiting(struct awaitable *self)
 {
     self->future = PyObject_CallMethodNoArgs(self->loop, names.create_future);
-    if (self->future == NULL || (self->steps = PyObject_GetIter(self->future)) == NULL)
+    if (self->future == NULL)
         return -1;
+    PyObject_GC_UnTrack(self->future);
     list_append(self->waiters, &self->node);
     return 0;
+}
+
+/* What `yield from` the future would yield. */
+static PySendResult yield_future(struct awaitable *self, PyObject **result)
+{
+    if (PyObject_SetAttr(self->future, names.asyncio_future_blocking, Py_True) < 0)
+        return PYGEN_ERROR;
+    *result = Py_NewRef(self->future);
+    return PYGEN_NEXT;
+}
+
+static bool is_done(PyObject *future)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(future, names.done);
+    Py_XDECREF(done);
+    return done == Py_True;
 }
 
 /* PYGEN_NEXT: waits, *result is the future. PYGEN_RETURN: ended with *result. */
@@ -62,27 +78,24 @@ static PySendResult step(struct awaitable *self, PyObject **result)
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited receive() or send()");
         return PYGEN_ERROR;
     }
-    if (self->steps != NULL) {
-        PySendResult stepped = PyIter_Send(self->steps, Py_None, result);
-        if (stepped == PYGEN_NEXT)
-            return stepped;
+    PySendResult stepped = PYGEN_ERROR;
+    if (self->future == NULL || is_done(self->future)) { /* else whoever steps us did not wait for it */
         stop_waiting(self);
-        if (stepped == PYGEN_ERROR)
+        *result = self->poll(self->owner);
+        if (*result != NULL) {
+            finish(self);
+            return PYGEN_RETURN;
+        }
+        if (PyErr_Occurred() || start_waiting(self) < 0)
             goto fail;
-        Py_CLEAR(*result);
     }
-    *result = self->poll(self->owner);
-    if (*result != NULL) {
-        finish(self);
-        return PYGEN_RETURN;
-    }
-    if (PyErr_Occurred() || start_waiting(self) < 0)
-        goto fail;
-    return PyIter_Send(self->steps, Py_None, result);
+    stepped = yield_future(self, result);
 fail:
-    finish(self);
-    *result = NULL;
-    return PYGEN_ERROR;
+    if (stepped == PYGEN_ERROR) {
+        finish(self);
+        *result = NULL;
+    }
+    return stepped;
 }
 
 void asgi_awaitable_wake(struct list *waiters)
@@ -94,12 +107,10 @@ void asgi_awaitable_wake(struct list *waiters)
     for (struct list *node; (node = list_pop(&woken)) != NULL;) {
         struct awaitable *self = LIST_ENTRY(node, struct awaitable, node);
         PyObject *future = Py_NewRef(self->future);
-        PyObject *done = PyObject_CallMethodNoArgs(future, names.done);
-        if (done == Py_False)
+        if (!is_done(future))
             Py_XDECREF(PyObject_CallMethodOneArg(future, names.set_result, Py_None));
         if (PyErr_Occurred())
             PyErr_WriteUnraisable(future);
-        Py_XDECREF(done);
         Py_DECREF(future);
     }
 }
@@ -269,7 +280,7 @@ PyObject *asgi_awaitable_new(PyObject *owner, PyObject *(*poll)(PyObject *), str
     self->poll = poll;
     self->waiters = waiters;
     self->loop = loop;
-    self->future = self->steps = NULL;
+    self->future = NULL;
     list_init(&self->node);
     return (PyObject *)self;
 }

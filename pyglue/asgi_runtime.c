@@ -269,7 +269,7 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
     asgi->runtime.app = &asgi->app;
     asgi->runtime.may_block = true;
     list_init(&asgi->suspended);
-    list_init(&asgi->websockets);
+    asgi_websockets_init(asgi);
     if (runtime_init(asgi, application, asgi_version) == 0)
         return &asgi->runtime;
     PyObject *exception = pyerr_take();

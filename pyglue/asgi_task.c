@@ -88,9 +88,20 @@ static PyObject *not_begun(struct asgi *asgi)
     return exception;
 }
 
+/* All such callbacks share a context, as no code of the application's runs in it: each would keep one of its own otherwise. */
+static PyObject *add_done_callback(PyObject *task, PyObject *callback)
+{
+    static PyObject *context, *keywords;
+    if ((context == NULL && (context = PyContext_New()) == NULL) ||
+        (keywords == NULL && (keywords = PyTuple_Pack(1, names.context)) == NULL))
+        return NULL;
+    PyObject *args[] = { task, callback, context };
+    return PyObject_VectorcallMethod(names.add_done_callback, args, 2, keywords);
+}
+
 static void watch(PyObject *task, PyObject *self)
 {
-    PyObject *added = PyObject_CallMethodOneArg(task, names.add_done_callback, self);
+    PyObject *added = add_done_callback(task, self);
     if (added == NULL)
         pyerr_log("Cannot watch over the task of a request");
     Py_XDECREF(added);

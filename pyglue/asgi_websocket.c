@@ -219,6 +219,20 @@ static void websocket_run(struct asgi *asgi, struct asgi_websocket *self)
     list_append(&asgi->websockets, &self->node);
 }
 
+/* One of those that wait. Nobody runs an application for a client that has left before its turn came. */
+static void begin_next(struct loop_task *task)
+{
+    struct asgi *asgi = LIST_ENTRY(task, struct asgi, begin_task);
+    struct asgi_websocket *self = LIST_ENTRY(list_pop(&asgi->offers), struct asgi_websocket, node);
+    if (!list_empty(&asgi->offers))
+        loop_defer_bulk(asgi->runtime.loop, &asgi->begin_task);
+    if (self->closed)
+        asgi_websocket_let_go(self);
+    else
+        websocket_run(asgi, self);
+    Py_DECREF(self);
+}
+
 void asgi_websocket_start(struct asgi *asgi, struct request *request)
 {
     struct asgi_websocket *self = websocket_new(asgi, request);
@@ -227,8 +241,15 @@ void asgi_websocket_start(struct asgi *asgi, struct request *request)
         request_fail(request, 500);
         return;
     }
-    websocket_run(asgi, self);
-    Py_DECREF(self);
+    list_append(&asgi->offers, &self->node);
+    loop_defer_bulk(asgi->runtime.loop, &asgi->begin_task);
+}
+
+void asgi_websockets_init(struct asgi *asgi)
+{
+    list_init(&asgi->websockets);
+    list_init(&asgi->offers);
+    loop_task_init(&asgi->begin_task, begin_next);
 }
 
 /* ------------------------------------------------------------------------------------------------- for the runtime */
@@ -246,6 +267,8 @@ bool asgi_websocket_raised(struct asgi *asgi, PyObject *exception)
 
 void asgi_websockets_forget(struct asgi *asgi)
 {
+    loop_task_cancel(&asgi->begin_task);
+    list_splice(&asgi->websockets, &asgi->offers);
     for (struct list *node; (node = list_pop(&asgi->websockets)) != NULL;) {
         struct asgi_websocket *self = LIST_ENTRY(node, struct asgi_websocket, node);
         asgi_websocket_queue_clear(self);

@@ -23,7 +23,7 @@ struct asgi_websocket {
     struct websocket *ws;           /* counted, from then on until it is over; NULL otherwise */
     PyObject *task;                 /* once it has suspended, until it is done */
     PyObject *reason;               /* of the end, str; NULL: empty */
-    struct list node;               /* in asgi->websockets, with a reference */
+    struct list node;               /* in asgi->offers, then in asgi->websockets, with a reference */
     struct list receivers, senders; /* awaitables */
     struct list queue;              /* of struct message */
     size_t queue_bytes;

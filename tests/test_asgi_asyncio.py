@@ -48,6 +48,11 @@ def test_current_task(client: Client, query: str) -> None:
     assert found.get("same", True)
 
 
+def test_a_crowd_of_callbacks_leaves_room_for_requests(client: Client) -> None:
+    client.ask("/crowd")
+    assert int(client.ask("/crowd_seen").body) < 10_000
+
+
 def test_tasks_are_unique_and_go(server: Server) -> None:
     """Requests that run at the same time have tasks of their own, which do not outlive them."""
     clients = [Client(server.connect()) for _ in range(10)]

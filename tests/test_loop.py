@@ -101,6 +101,36 @@ def test_stop_before_run_makes_one_turn(loop):
     assert seen == [1]
 
 
+def spin():
+    until = time.monotonic() + 0.001
+    while time.monotonic() < until:
+        pass
+
+
+def test_a_crowd_of_callbacks_keeps_its_order(loop, pair):
+    """It takes several turns, with polls between them: what those find is told once, behind it."""
+    a, b = pair
+    seen = []
+    loop.set_exception_handler(lambda loop, context: seen.append(context))
+    loop.add_reader(b, lambda: seen.append(b.recv(10)))
+    loop.call_soon(a.send, b"event")
+    for i in range(100):
+        loop.call_soon(lambda i=i: (spin(), seen.append(i)))
+    while len(seen) < 101:
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+    assert seen == [*range(100), b"event"]
+
+
+def test_a_loop_that_stops_runs_the_whole_crowd(loop):
+    seen = []
+    loop.call_soon(loop.stop)
+    for i in range(20):
+        loop.call_soon(lambda i=i: (spin(), seen.append(i)))
+    loop.run_forever()
+    assert seen == list(range(20))
+
+
 def test_context(loop):
     seen = []
     context = contextvars.copy_context()

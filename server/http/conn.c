@@ -348,7 +348,7 @@ static size_t take_websocket(struct conn *c, char *data, size_t len)
 
 static void eof_websocket(struct conn *c)
 {
-    websocket_eof(c->websocket);
+    websocket_fall(c->websocket);
 }
 
 static void timeout_websocket(struct conn *c)
@@ -585,7 +585,10 @@ static void on_error(struct io *io, int error)
 {
     (void)error;
     struct conn *c = conn_of(io);
-    conn_close(c, c->state == CONN_LINGER || c->state == CONN_IDLE ? CLOSE_CLIENT_CLOSED : CLOSE_CONNECTION_RESET);
+    if (c->websocket)
+        websocket_fall(c->websocket);
+    else
+        conn_close(c, c->state == CONN_LINGER || c->state == CONN_IDLE ? CLOSE_CLIENT_CLOSED : CLOSE_CONNECTION_RESET);
 }
 
 static const struct io_events events = { on_data, on_eof, on_writable, on_drained, on_error };
@@ -600,6 +603,8 @@ static void on_timer(struct coarse_timer *timer)
 }
 
 /* --- life -------------------------------------------------------------------------------------------------------------------------- */
+
+_Static_assert(sizeof(struct conn) <= 768, "an idle connection is this struct; the next size class is 896 bytes");
 
 struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, const struct sockaddr *peer,
                       socklen_t peer_len, const struct endpoint *local)

@@ -16,6 +16,7 @@
 #include "server/http/forwarded.h"
 #include "server/http/headers.h"
 #include "server/http/server_state.h"
+#include "server/http/websocket_conn.h"
 
 #define CROWD_PART 8 /* so large a part of all places is free when nobody waits any more */
 
@@ -182,6 +183,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     list_init(&s->gone);
     loop_task_init(&s->reap_task, on_reap);
     loop_task_init(&s->gone_task, on_gone);
+    websocket_fallen_init(s);
     http_server_hand_over_init(s);
     if (settings->accesslog && *settings->accesslog) {
         s->access_log = access_log_new(loop, settings->accesslog, settings->access_log_format);
@@ -315,6 +317,7 @@ void http_server_free(struct http_server *s)
     loop_task_cancel(&s->reap_task);
     loop_task_cancel(&s->gone_task);
     loop_task_cancel(&s->move_task);
+    loop_task_cancel(&s->fallen_task);
     struct list *node;
     while ((node = list_pop(&s->spares)) != NULL)
         free(conn_at(node));

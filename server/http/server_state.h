@@ -30,8 +30,9 @@ struct http_server {
     struct list dead;              /* closed in this turn: freed at its end */
     struct list spares;
     size_t spare_count;
-    struct list gone; /* requests whose application is to be told of the disconnect */
-    struct loop_task reap_task, gone_task;
+    struct list gone;   /* requests whose application is to be told of the disconnect */
+    struct list fallen; /* WebSockets whose end is to be dealt with */
+    struct loop_task reap_task, gone_task, fallen_task;
     struct buf own_fields; /* the setting `headers`, formatted */
     bool sends_date, sends_server;
     int64_t conns_most;

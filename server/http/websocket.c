@@ -148,6 +148,7 @@ static struct conn *detach(struct websocket *ws)
     ws->state = WEBSOCKET_OVER;
     ws->conn = NULL;
     c->websocket = NULL;
+    list_remove(&ws->node);
     buf_done(&ws->message);
     buf_done(&ws->control);
     if (ws->writable_owed && ws->app_data)
@@ -156,10 +157,15 @@ static struct conn *detach(struct websocket *ws)
     return c;
 }
 
-/* What is queued still goes out, then the connection is closed. */
+/* What is queued still goes out, if it can, then the connection is closed. */
 static void leave(struct websocket *ws, enum close_reason reason)
 {
-    conn_leave(detach(ws), reason);
+    bool broken = ws->conn->io.broken;
+    struct conn *c = detach(ws);
+    if (broken)
+        conn_close(c, reason);
+    else
+        conn_leave(c, reason);
 }
 
 /* The last frame, and the end. */
@@ -172,7 +178,7 @@ static void answer(struct websocket *ws)
 /* Nothing that the peer sends counts any more. What came before does: the application may see it first. */
 static void close_after_messages(struct websocket *ws, int code, struct str reason)
 {
-    ws->close_code = code;
+    ws->close_code = (uint16_t)code;
     enter(ws, WEBSOCKET_CLOSED);
     if (!tell_closed(ws, code, reason) && ws->conn)
         answer(ws);
@@ -352,11 +358,36 @@ size_t websocket_take(struct websocket *ws, char *data, size_t len)
     return done;
 }
 
-void websocket_eof(struct websocket *ws)
+static void end_fallen(struct websocket *ws)
 {
+    enum close_reason reason = ws->state == WEBSOCKET_OPEN ? CLOSE_CLIENT_LEFT : CLOSE_WEBSOCKET_CLOSED;
     if (ws->state == WEBSOCKET_OPEN)
         tell_closed(ws, WS_CODE_ABNORMAL, STR(""));
-    leave(ws, ws->state == WEBSOCKET_OPEN ? CLOSE_CLIENT_LEFT : CLOSE_WEBSOCKET_CLOSED);
+    leave(ws, ws->conn->io.broken ? CLOSE_CONNECTION_RESET : reason);
+}
+
+static void end_next(struct loop_task *task)
+{
+    struct http_server *server = LIST_ENTRY(task, struct http_server, fallen_task);
+    struct list *node = list_pop(&server->fallen);
+    if (node == NULL) /* they came to their end in other ways */
+        return;
+    loop_defer_bulk(server->loop, task);
+    end_fallen(LIST_ENTRY(node, struct websocket, node));
+}
+
+void websocket_fallen_init(struct http_server *server)
+{
+    list_init(&server->fallen);
+    loop_task_init(&server->fallen_task, end_next);
+}
+
+void websocket_fall(struct websocket *ws)
+{
+    struct http_server *server = ws->conn->server;
+    list_remove(&ws->node); /* the bytes may have ended before it broke */
+    list_append(&server->fallen, &ws->node);
+    loop_defer_bulk(server->loop, &server->fallen_task);
 }
 
 void websocket_writable(struct websocket *ws)

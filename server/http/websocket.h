@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "server/base/buf.h"
+#include "server/base/list.h"
 #include "server/base/str.h"
 #include "server/http/request.h"
 #include "server/http/ws_frame.h"
@@ -49,9 +50,13 @@ struct websocket {
     struct conn *conn; /* NULL: over */
     void *app_data;    /* the application's own */
     const struct websocket_ops *ops;
-    int refs;          /* the conn's and the application's */
-    enum websocket_state state;
+    uint16_t refs;     /* the conn's and the application's */
+    enum websocket_state state : 8;
     /* What the core alone uses: */
+    bool paused;                /* by the application */
+    bool writable_owed;
+    uint16_t close_code;        /* that we shall send */
+    struct list node;           /* in the server's list of those that have fallen */
     struct ws_reader reader;
     struct buf message;         /* of an incomplete one, what is here */
     struct buf control;         /* of an incomplete control frame */
@@ -59,10 +64,7 @@ struct websocket {
     uint64_t ping_ms;           /* when a ping was sent that is not answered; 0: none is */
     uint64_t since_ms;          /* when CLOSING or CLOSED began */
     const char *violation;      /* by which the peer has made us close; NULL: none */
-    int close_code;             /* that we shall send */
     struct ws_utf8 utf8;        /* of the text that is being received */
-    bool paused;                /* by the application */
-    bool writable_owed;
 };
 
 /* --- the handshake: request->is_websocket, and nothing was answered yet ----------------------------------------- */

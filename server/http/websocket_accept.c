@@ -204,6 +204,7 @@ struct websocket *websocket_accept(struct request *r, const struct websocket_ops
     struct websocket *ws = mem_zalloc(sizeof(*ws));
     ws->ops = ops;
     ws->refs = 2;
+    list_init(&ws->node);
     if (c->server->settings->ws_per_message_deflate)
         ws->deflate = ws_deflate_agree(r, c->server->settings);
     struct buf *out = io_out(&c->io);

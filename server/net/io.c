@@ -118,7 +118,7 @@ void io_give(struct io *io)
 static void io_break(struct io *io, int error)
 {
     io->broken = true;
-    io->error = error;
+    io->error = (uint16_t)error;
     io_stop(io);
     io_drop_queue(io);
 }

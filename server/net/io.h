@@ -76,7 +76,7 @@ struct io {
     bool shut : 1;          /* our sending side is closed */
     bool may_rest : 1;      /* the owner's: nothing is under way, any other process could go on with it */
     bool in_callback : 1;   /* on_data is running: it flushes afterwards */
-    int error;              /* why it is broken */
+    uint16_t error;         /* why it is broken */
 };
 
 /* Takes `fd` (connected, non-blocking, close-on-exec) over. Reading starts at once. */

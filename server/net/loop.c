@@ -33,7 +33,7 @@
 struct loop {
     struct ev_loop *ev;
     struct ev_async wake;
-    struct list deferred, last;
+    struct list bulk, deferred, last;
     void (*release)(void *), (*acquire)(void *);
     void *release_arg;
     void (*before_wait)(void *);
@@ -244,6 +244,7 @@ struct loop *loop_new(void)
         free(loop);
         return NULL;
     }
+    list_init(&loop->bulk);
     list_init(&loop->deferred);
     list_init(&loop->last);
     for (int i = 0; i < WHEEL_SLOTS; i++)
@@ -369,7 +370,7 @@ void loop_watch_now(struct loop *loop)
 
 bool loop_has_deferred(const struct loop *loop)
 {
-    return !list_empty(&loop->deferred) || !list_empty(&loop->last);
+    return !list_empty(&loop->bulk) || !list_empty(&loop->deferred) || !list_empty(&loop->last);
 }
 
 void loop_before_wait(struct loop *loop, void (*before_wait)(void *), void *arg)
@@ -397,8 +398,19 @@ static void run_tasks(struct list *tasks)
     }
 }
 
+static void run_bulk(struct list *tasks)
+{
+    uint64_t until_ns = clock_ns() + LOOP_BULK_US * 1000;
+    do {
+        struct loop_task *task = LIST_ENTRY(list_pop(tasks), struct loop_task, node);
+        task->run(task);
+    } while (!list_empty(tasks) && clock_ns() < until_ns);
+}
+
 void loop_settle(struct loop *loop)
 {
+    if (!list_empty(&loop->bulk))
+        run_bulk(&loop->bulk);
     if (!list_empty(&loop->deferred))
         run_tasks(&loop->deferred);
     if (!list_empty(&loop->last))
@@ -435,6 +447,12 @@ void loop_defer_last(struct loop *loop, struct loop_task *task)
 {
     if (list_empty(&task->node))
         list_append(&loop->last, &task->node);
+}
+
+void loop_defer_bulk(struct loop *loop, struct loop_task *task)
+{
+    if (list_empty(&task->node))
+        list_append(&loop->bulk, &task->node);
 }
 
 struct buf loop_take_buffer(struct loop *loop)

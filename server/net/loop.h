@@ -109,6 +109,11 @@ static inline void loop_task_init(struct loop_task *task, void (*run)(struct loo
 void loop_defer(struct loop *loop, struct loop_task *task);
 /* Tasks that run after all others of this settle: freeing, log flushing. */
 void loop_defer_last(struct loop *loop, struct loop_task *task);
+/* Work of which thousands of pieces may wait at once, as when a crowd comes or goes: it is done before the other tasks, piece by
+ * piece in order, for at most LOOP_BULK_US a settle. The rest waits for the next turns, in which whoever else has something to say
+ * is served. A task that has more to do adds itself again. */
+#define LOOP_BULK_US 2000
+void loop_defer_bulk(struct loop *loop, struct loop_task *task);
 /* Tasks wait for the next settle: whoever drives the loop must not block before. */
 bool loop_has_deferred(const struct loop *loop);
 static inline void loop_task_cancel(struct loop_task *task)

@@ -10,12 +10,14 @@ import json
 import os
 import resource
 import sys
+import time
 import weakref
 from collections import defaultdict
 from typing import Any
 
 NOTES: dict[str, list[Any]] = defaultdict(list)
 KEPT: list[Any] = []  # what must outlive its request
+CROWD: list[Any] = []  # the callbacks of /crowd that have run
 
 
 def note(name: str, value: Any) -> None:
@@ -499,6 +501,19 @@ async def case_child_tasks(scope, receive, send):
     event = await asyncio.create_task(receive())
     await asyncio.create_task(send({"type": "http.response.start", "status": 200}))
     await asyncio.gather(send({"type": "http.response.body", "body": event["body"]}))
+
+
+async def case_crowd(scope, receive, send):
+    """Seconds of callbacks, until somebody looks how many have run."""
+    CROWD.clear()
+    for _ in range(10_000):
+        asyncio.get_running_loop().call_soon(lambda: CROWD.append(None) or "seen" in CROWD or time.sleep(0.001))
+    await answer(send, b"begun")
+
+
+async def case_crowd_seen(scope, receive, send):
+    await answer(send, str(len(CROWD)).encode())
+    CROWD.append("seen")
 
 
 async def case_stop_loop(scope, receive, send):

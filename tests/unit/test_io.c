@@ -359,6 +359,34 @@ static void a_deferred_task_that_defers_runs_in_the_next_settle(void)
     tear_down();
 }
 
+static void spin_again(struct loop_task *task)
+{
+    uint64_t until_ns = clock_ns() + LOOP_BULK_US * 1000 / 4;
+    while (clock_ns() < until_ns) {
+    }
+    if (++ran < 20)
+        loop_defer_bulk(f.loop, task);
+}
+
+static void bulk_work_leaves_room_for_other_connections(void)
+{
+    set_up();
+    ran = 0;
+    f.consume_at_most = 5;
+    loop_task_init(&again, spin_again);
+    loop_defer_bulk(f.loop, &again);
+    loop_settle(f.loop);
+    CHECK(ran >= 1 && ran <= 4);
+    CHECK(loop_has_deferred(f.loop));
+    CHECK_INT(write(f.peer, "hello", 5), 5);
+    loop_poll(f.loop, true); /* does not wait */
+    CHECK_BYTES(f.got.data, buf_len(&f.got), "hello");
+    for (int settles = 0; loop_has_deferred(f.loop) && settles < 20; settles++)
+        loop_settle(f.loop);
+    CHECK_INT(ran, 20);
+    tear_down();
+}
+
 static void a_wake_before_the_poll_is_not_lost(void)
 {
     set_up();
@@ -374,4 +402,5 @@ CHECK_MAIN(TEST(delivers_and_answers_in_the_same_turn), TEST(what_was_not_consum
            TEST(a_peer_that_is_gone_is_told_once), TEST(shutdown_comes_after_what_is_queued),
            TEST(drained_is_told_when_asked_for), TEST(waiting_outside_the_loop_reads_and_times_out),
            TEST(a_coarse_timer_is_never_early_and_re_arming_moves_it),
-           TEST(a_deferred_task_that_defers_runs_in_the_next_settle), TEST(a_wake_before_the_poll_is_not_lost))
+           TEST(a_deferred_task_that_defers_runs_in_the_next_settle),
+           TEST(bulk_work_leaves_room_for_other_connections), TEST(a_wake_before_the_poll_is_not_lost))
