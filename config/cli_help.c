@@ -105,6 +105,8 @@ static void append_closing(struct buf *out, int width)
 {
     buf_append_str(out, STR("\nOther:\n"));
     append_entry(out, STR("--access-log"), "Access log on standard output; --no-access-log: none.", width);
+    append_entry(out, STR("--completion SHELL"), "Print what bash, zsh or fish needs to complete a command line.", width);
+    append_entry(out, STR("--print-schema"), "Print a JSON schema of [tool.licorne] in pyproject.toml.", width);
     append_entry(out, STR("-h, --help"), "Show this.", width);
     append_entry(out, STR("-v, --version"), "Show the version.", width);
     buf_append_str(

@@ -128,6 +128,8 @@ void option_list_init(struct option_list *list)
     add(list, STR("--help"), OPTION_HELP);
     add(list, STR("-v"), OPTION_VERSION);
     add(list, STR("--version"), OPTION_VERSION);
+    add(list, STR("--print-schema"), OPTION_SCHEMA);
+    add(list, STR("--completion"), OPTION_COMPLETION)->takes_value = true;
     add_foreign(list);
 }
 

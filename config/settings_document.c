@@ -20,7 +20,11 @@ static const char head[] =
     "variables, lists "
     "are separated by commas, and an empty variable counts as not set. Times are in seconds (`30`, `0.5`, `500ms`, "
     "`5m`, `1h`), sizes in "
-    "bytes (`65536`, `64k`, `1M`). `--access-log` is short for `--access-logfile -`, `--no-access-log` for none.\n";
+    "bytes (`65536`, `64k`, `1M`). `--access-log` is short for `--access-logfile -`, `--no-access-log` for none.\n\n"
+    "`eval \"$(licorne --completion bash)\"` (or `zsh`; `licorne --completion fish | source`) makes the shell complete options, "
+    "values and modules. `licorne --print-schema` prints a JSON schema of the table `[tool.licorne]` for editors; names there are "
+    "those of the settings or of their options. A variable `LICORNE_…`, `UVICORN_…` or `GRANIAN_…` that nobody knows is told, with "
+    "`strict_config` refused.\n";
 
 static void append_code_words(struct buf *out, const char *words)
 {

@@ -3,6 +3,7 @@
 #include "pyglue/config_file.h"
 
 #include "config/option.h"
+#include "config/setting_row.h"
 #include "config/settings.h"
 #include "pyglue/pyerr.h"
 #include "server/base/mem.h"
@@ -22,6 +23,21 @@ static PyObject *py_settings_known(PyObject *self, PyObject *name)
     const char *text = PyUnicode_AsUTF8(name);
     return text != NULL ? PyBool_FromLong(settings_known(text)) : NULL;
 }
+
+/* What we call the setting that a name of another server, or an option's, means; None: nobody knows it. */
+static PyObject *py_settings_named(PyObject *self, PyObject *name)
+{
+    (void)self;
+    const char *text = PyUnicode_AsUTF8(name);
+    const struct setting_row *row = text != NULL ? setting_row_find(text) : NULL;
+    if (text != NULL && row == NULL)
+        row = setting_row_find_by_option(text);
+    if (row != NULL)
+        return PyUnicode_FromString(row->name);
+    return text != NULL ? Py_NewRef(Py_None) : NULL;
+}
+
+static PyMethodDef named_function = { "settings_named", py_settings_named, METH_O, "The setting that is meant, or None." };
 
 static PyMethodDef known_function = { "settings_known", py_settings_known, METH_O, "Is this the name of a setting?" };
 
@@ -156,8 +172,10 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
 
 static PyObject *run(PyObject *module, const char *config)
 {
-    PyObject *known = PyCFunction_New(&known_function, NULL);
-    PyObject *file = known != NULL ? PyObject_CallMethod(module, "read", "zO", config, known) : NULL;
+    PyObject *known = PyCFunction_New(&known_function, NULL), *named = PyCFunction_New(&named_function, NULL);
+    PyObject *file =
+        known != NULL && named != NULL ? PyObject_CallMethod(module, "read", "zOO", config, known, named) : NULL;
+    Py_XDECREF(named);
     Py_XDECREF(known);
     return file;
 }

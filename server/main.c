@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #include "config/cli.h"
+#include "config/completion.h"
+#include "config/schema.h"
 #include "config/settings.h"
 #include "config/version.h"
 #include "server/base/log.h"
@@ -36,18 +38,33 @@ static int terminal_columns(void)
     return width < NARROW_COLUMNS ? NARROW_COLUMNS : width > WIDE_COLUMNS ? WIDE_COLUMNS : width;
 }
 
-static int print_help(void)
+static void append_help(struct buf *text)
 {
-    struct buf text = { 0 };
-    cli_help(&text, terminal_columns());
-    fwrite(buf_str(&text).p, 1, buf_len(&text), stdout);
-    buf_done(&text);
-    return EXIT_OK;
+    cli_help(text, terminal_columns());
 }
 
-static int print_version(void)
+static void append_version(struct buf *text)
 {
-    printf("licorne %s\n", LICORNE_VERSION);
+    buf_printf(text, "licorne %s\n", LICORNE_VERSION);
+}
+
+/* What is printed instead of serving. */
+static void (*const orders[])(struct buf *text) = {
+    [CLI_HELP] = append_help,
+    [CLI_VERSION] = append_version,
+    [CLI_SCHEMA] = schema_print,
+    [CLI_COMPLETE_BASH] = completion_bash,
+    [CLI_COMPLETE_ZSH] = completion_zsh,
+    [CLI_COMPLETE_FISH] = completion_fish,
+    [CLI_VALUE_ERROR] = NULL,
+};
+
+static int print(void (*append)(struct buf *text))
+{
+    struct buf text = { 0 };
+    append(&text);
+    fwrite(buf_str(&text).p, 1, buf_len(&text), stdout);
+    buf_done(&text);
     return EXIT_OK;
 }
 
@@ -178,10 +195,8 @@ static int refuse_all(const struct settings *settings, struct buf *errors)
 static int run(struct settings *settings, int argc, char **argv, struct buf *errors)
 {
     enum cli_action action = cli_parse(settings, argc, argv, errors);
-    if (action == CLI_HELP)
-        return print_help();
-    if (action == CLI_VERSION)
-        return print_version();
+    if (orders[action])
+        return print(orders[action]);
     bool good = cli_environment(settings, environ, errors);
     if (action == CLI_USAGE_ERROR)
         return refuse(errors, EXIT_USAGE);

@@ -56,13 +56,14 @@ def find(config: str | None) -> str | None:
     return next((name for name in (*DEFAULT_FILES, PROJECT_FILE) if os.path.isfile(name)), None)
 
 
-def read(config: str | None, known: Callable[[str], bool]) -> File | None:
-    """The settings of the named file, or of the default one; None: there is no file. Raises what the file raises."""
+def read(config: str | None, known: Callable[[str], bool], named: Callable[[str], str | None]) -> File | None:
+    """The settings of the named file, or of the default one; None: there is no file. Raises what the file raises.
+    `known`: is this the name of a setting? `named`: the setting that a name, or an option's, means."""
     found = find(config)
     if found is None:
         return None
     if found.endswith(".toml"):
-        return _read_toml(found)
+        return _read_toml(found, named)
     if found.startswith("python:"):
         module = importlib.import_module(found[len("python:") :])
         where, source = found, _source_of(module)
@@ -73,14 +74,15 @@ def read(config: str | None, known: Callable[[str], bool]) -> File | None:
     return _sort(where, vars(module), _lines(source), known)
 
 
-def _read_toml(path: str) -> File | None:
-    """Its table holds settings and nothing else: no name is the file's own."""
+def _read_toml(path: str, named: Callable[[str], str | None]) -> File | None:
+    """Its table holds settings and nothing else: no name is the file's own, and options' names are good ones."""
     with open(path, "rb") as file:
         source = file.read()
     if b"licorne" not in source:
         return None
     table = _parse_toml(source).get("tool", {}).get("licorne", {})
-    names = {name.replace("-", "_"): value for name, value in table.items()}
+    plain = ((name.replace("-", "_"), value) for name, value in table.items())
+    names = {named(name) or name: value for name, value in plain}
     return _sort(f"{path} [tool.licorne]", names, {}, lambda name: True)
 
 
