@@ -16,11 +16,11 @@ BUILD_TOOLS := $(VENV)/.build-tools
 TEST_TOOLS := $(VENV)/.test-tools
 LINT_TOOLS := $(VENV)/.lint-tools
 
-.PHONY: help setup build serve test lint format wheel soak bench clean
+.PHONY: help setup build serve test lint format wheel soak bench bench-quick clean
 
 help: ## what there is
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
-	  printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
+	  printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 setup: ## installs what building needs, and makes .venv
 	@scripts/setup build
@@ -56,10 +56,13 @@ soak: ## the tests that take minutes: leaks, gigabytes, all disturbances under l
 	@scripts/setup soak
 	@$(MAKE) --no-print-directory test ONLY=soak
 
-bench: build ## CPU time per request, side by side with uvicorn and gunicorn (see bench/README.md)
+bench: build ## everything, side by side with every other server: hours (see bench/README.md; ROWS="hello post")
 	@scripts/setup bench
-	$(VENV)/bin/python bench/run.py --kind asgi --peers licorne,uvicorn
-	$(VENV)/bin/python bench/run.py --kind wsgi --peers licorne,licorne_threads,gunicorn
+	@$(VENV)/bin/python bench/run.py $(ROWS)
+
+bench-quick: build ## what says most, in 5 minutes
+	@scripts/setup bench
+	@$(VENV)/bin/python bench/run.py --quick $(ROWS)
 
 lint: build ## clang-tidy and ruff
 	@$(MAKE) --no-print-directory --silent $(LINT_TOOLS)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What becomes of requests while servers reload, recycle, break and end: one table, servers side by side.
 
-    bench/lifecycle.py [--peers licorne,gunicorn,uvicorn,granian,hypercorn,uwsgi] [--rows reload,term] [--rounds 3]
+    bench/lifecycle.py [--peers licorne,gunicorn_gthread,uvicorn] [--rows reload,term] [--rounds 3]
 
-Each row disturbs a fresh server of two workers (recycling and memory: four). The clients are those of
+Each row disturbs a fresh server of two workers (recycling: four). The clients are those of
 tests/support/loader.py, which check every answer. Where a row is repeated, the round in the middle is shown. The
 figures go to bench/results/lifecycle.json. What each row means: bench/README.md.
 """
@@ -30,14 +30,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import run
+from harness import machine, servers
 
-APPS = run.ROOT / "tests" / "apps"
-sys.path.insert(0, str(run.ROOT / "tests"))
+APPS = machine.ROOT / "tests" / "apps"
+sys.path.insert(0, str(machine.ROOT / "tests"))
 
 from support.loader import SLICE, Loader, Report  # noqa: E402
 
-PEERS = "licorne,licorne_threads,gunicorn,uvicorn,granian,hypercorn,uwsgi"
+PEERS = "licorne,licorne_threads,gunicorn_gthread,uvicorn,granian,hypercorn,uwsgi"
 WINDOW = 0.25  # seconds, of recycling
 IMPORT = 1.0  # seconds that importing the application takes, as it does for real ones
 Figures = dict[str, Any]
@@ -69,12 +69,12 @@ class Running:
     """A server in a process group of its own, with a folder that its code and configuration come from."""
 
     def __init__(self, name: str, licorne: str, *options: str, workers: int = 2, files: int = 0, app: str = "tokens"):
-        self.peer = run.load_peer(name)
+        self.peer = servers.load_peer(name)
         self.kind = "asgi" if "asgi" in self.peer.KINDS else "wsgi"
         if name.endswith("_threads"):
             self.kind = "wsgi"
         self.keeps = getattr(self.peer, "KEEPS", True)
-        self.port = run.free_port()
+        self.port = machine.free_port()
         self.version = 0
         self._temporary = tempfile.TemporaryDirectory(prefix="lifecycle-")
         self.folder = Path(self._temporary.name)
@@ -82,12 +82,12 @@ class Running:
         config = getattr(self.peer, "CONFIG", None)
         if config:
             (self.folder / config[0]).write_text(config[1])
-        bin_dir = run.peer_bin(name, self.peer, licorne)
+        bin_dir = servers.peer_bin(name, self.peer, licorne)
         command = self.peer.command(bin_dir, f"{app}:{self.kind}", self.kind, self.port, workers)
         for option in options:
             command += self.option(option)
         limits = (lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))) if files else None
-        paths = os.pathsep.join([str(self.folder), str(APPS), str(run.BENCH / "apps")])
+        paths = os.pathsep.join([str(self.folder), str(APPS), str(machine.BENCH / "apps")])
         self.log_file = self.folder / "log"
         with open(self.log_file, "wb") as log:
             self.process = subprocess.Popen(
@@ -341,7 +341,7 @@ def show_kill_master(figures: Figures) -> str:
 def kill_master(start: Callable[..., Running]) -> Figures:
     with start() as server:
         workers = server.workers()
-        tree = [pid for pid in run.process_tree(server.pid) if pid != server.pid]
+        tree = [pid for pid in machine.process_tree(server.pid) if pid != server.pid]
         flight = Flight(server.port, "/sleep/x/1")
         time.sleep(0.3)
         killed = time.monotonic()
@@ -531,9 +531,9 @@ def descriptors(start: Callable[..., Running]) -> Figures:
         asked: set[int] = set()
         serve(3)
         first = len(answered)
-        before, lines = run.cpu_ns(server.pid), server.log.count("\n")
+        before, lines = machine.cpu_ns(server.pid), server.log.count("\n")
         time.sleep(3)
-        cpu, lines = max(0, run.cpu_ns(server.pid) - before) / 3e9, server.log.count("\n") - lines
+        cpu, lines = max(0, machine.cpu_ns(server.pid) - before) / 3e9, server.log.count("\n") - lines
         while len(answered) + len(failed) < 300:  # those who have their answer make room
             known = len(answered)
             for fd in answered | failed:
@@ -545,21 +545,6 @@ def descriptors(start: Callable[..., Running]) -> Figures:
         for client in clients.values():
             client.close()
     return {"first": first, "later": later, "failed": len(failed), "cpu": cpu, "lines": lines}
-
-
-@row(
-    "memory",
-    "4 workers, 100 MB application, after 20 000 requests and a full GC: private memory of the tree",
-    lambda figures: f"{figures['private']:.0f} MiB",
-)
-def memory(start: Callable[..., Running]) -> Figures:
-    with preload(start, workers=4, app="heap") as server:
-        for _ in range(20_000):
-            server.ask("/")
-        seen: set[bytes] = set()
-        while len(seen) < 4:
-            seen.add(server.ask("/collect").rpartition(b"\r\n\r\n")[2])
-        return {"private": run.memory_kib(server.pid)["private"] / 1024}
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------
@@ -583,8 +568,8 @@ def main() -> None:
     parser.add_argument("--peers", default=PEERS)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--licorne", default=str(run.ROOT / ".venv" / "bin"), help="bin directory of ours")
-    parser.add_argument("--json", default=str(run.BENCH / "results" / "lifecycle.json"))
+    parser.add_argument("--licorne", default=str(machine.ROOT / ".venv" / "bin"), help="bin directory of ours")
+    parser.add_argument("--json", default=str(machine.BENCH / "results" / "lifecycle.json"))
     args = parser.parse_args()
     peers = args.peers.split(",")
     results: dict[str, dict[str, list[Figures]]] = {}

@@ -1,240 +1,149 @@
 #!/usr/bin/env python3
-"""Measures servers side by side: CPU microseconds per request of the process tree, interleaved with the yardstick.
+"""Measures servers side by side: a table of servers x loads.
 
-    bench/run.py --kind asgi --peers licorne,uvicorn --rounds 5 --seconds 4
+    bench/run.py                                       every row, every server (hours)
+    bench/run.py --quick                               the rows that say most, the fastest peers (under 5 minutes)
+    bench/run.py hello post/wsgi connect/asgi/4        some rows: LOAD, LOAD/KIND, LOAD/KIND/WORKERS
+    bench/run.py hello --servers yardstick,licorne,granian --rounds 7 --seconds 2
+    bench/run.py --list
 
-Each round runs every server once, the order reversed from round to round (ABBA), so that a host that drifts is felt by
-all. The unit is CPU time (schedstat of every thread) divided by the requests that wrk counted: wall time lies on a
-shared machine. See bench/README.md.
+The figures go to bench/results/*.json and bench/report.html. What each row means and how to read them: bench/README.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
-import os
 import re
-import signal
-import socket
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-BENCH = Path(__file__).resolve().parent
-ROOT = BENCH.parent
-PINS = BENCH / "peers" / "requirements.txt"
-SERVER_CPU, LOAD_CPU = "0", "1"
+from harness import loads, machine, measures, report, servers, table
 
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+RESULTS = machine.BENCH / "results"
+QUICK_ROWS = """hello/asgi/1 hello/wsgi/1 post stream upload_1mb/asgi connect/asgi/1 pipelined/asgi sleep_0 starlette
+    flask""".split()
+QUICK_SERVERS = ["yardstick", "licorne", "uvicorn", "granian", "fastpysgi", "bjoern", "gunicorn_gthread"]
 
 
-def process_tree(root: int) -> list[int]:
-    children: dict[int, list[int]] = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                stat = Path(f"/proc/{entry}/stat").read_text()
-            except OSError:
-                continue
-            children.setdefault(int(stat.rsplit(")", 1)[1].split()[1]), []).append(int(entry))
-    tree, todo = [], [root]
-    while todo:
-        pid = todo.pop()
-        tree.append(pid)
-        todo += children.get(pid, [])
-    return tree
+class Progress:
+    """One line that is rewritten; on what is no terminal, nothing."""
+
+    def __init__(self) -> None:
+        self.began, self.width, self.row = time.monotonic(), 0, ""
+
+    def say(self, text: str) -> None:
+        if sys.stderr.isatty():
+            line = f"  {time.monotonic() - self.began:5.0f} s  {self.row}{text}"
+            print("\r" + line.ljust(self.width), end="", file=sys.stderr, flush=True)
+            self.width = len(line)
+
+    def clear(self) -> None:
+        if sys.stderr.isatty():
+            print("\r" + " " * self.width + "\r", end="", file=sys.stderr, flush=True)
 
 
-def cpu_ns(root: int) -> int:
-    """CPU time of every thread of the process tree, in ns."""
-    total = 0
-    for pid in process_tree(root):
-        try:
-            for task in os.listdir(f"/proc/{pid}/task"):
-                total += int(Path(f"/proc/{pid}/task/{task}/schedstat").read_text().split()[0])
-        except OSError:
-            continue
-    return total
+def commit() -> str:
+    command = ["git", "-C", str(machine.ROOT), "describe", "--always", "--dirty"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
 
 
-def memory_kib(root: int) -> dict[str, int]:
-    """PSS and private memory of the process tree, in KiB."""
-    sums = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
-    for pid in process_tree(root):
-        try:
-            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        except OSError:
-            continue
-        for name, value in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M):
-            if name in sums:
-                sums[name] += int(value)
-    return {"pss": sums["Pss"], "private": sums["Private_Clean"] + sums["Private_Dirty"]}
-
-
-class Server:
-    """One server under test, in a process group of its own, pinned to one CPU."""
-
-    def __init__(self, name: str, command: list[str], port: int, pinned: bool = True):
-        self.name, self.port = name, port
-        env = dict(os.environ, PYTHONPATH=str(BENCH / "apps"))
-        prefix = ["taskset", "-c", SERVER_CPU] if pinned else []
-        self.process = subprocess.Popen(
-            prefix + command,
-            cwd=BENCH / "apps",
-            env=env,
-            start_new_session=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                sys.exit(f"{self.name} ended: {self.process.stderr.read().decode()}")
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 1) as s:
-                    s.sendall(b"GET / HTTP/1.1\r\nHost: bench\r\n\r\n")
-                    if s.recv(4096):
-                        return
-            except OSError:
-                time.sleep(0.05)
-        sys.exit(f"{self.name} did not answer within 20 s")
-
-    def load(self, seconds: int, connections: int, extra: list[str]) -> tuple[float, float]:
-        """Runs wrk; returns CPU µs per request and requests per second."""
-        before = cpu_ns(self.process.pid)
-        out = subprocess.run(
-            [
-                "taskset",
-                "-c",
-                LOAD_CPU,
-                "wrk",
-                "-t1",
-                f"-c{connections}",
-                f"-d{seconds}s",
-                *extra,
-                f"http://127.0.0.1:{self.port}/",
-            ],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        used = cpu_ns(self.process.pid) - before
-        requests = int(re.search(r"(\d+) requests in", out)[1])
-        if "Non-2xx" in out or "Socket errors" in out:
-            print(f"  {self.name}: {out}", file=sys.stderr)
-        return used / 1000 / max(requests, 1), requests / seconds
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
-def yardstick_binary() -> Path:
-    binary = ROOT / "build" / "yardstick"
-    if not binary.exists() or binary.stat().st_mtime < (BENCH / "yardstick.c").stat().st_mtime:
-        binary.parent.mkdir(exist_ok=True)
-        subprocess.run(["cc", "-O2", "-o", str(binary), str(BENCH / "yardstick.c")], check=True)
-    return binary
-
-
-def load_peer(name: str):
-    spec = importlib.util.spec_from_file_location(name, BENCH / "peers" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def peer_bin(name: str, peer, licorne: str) -> str:
-    """The bin directory of the peer's own virtual environment, made at first use."""
-    if not peer.REQUIREMENTS:
-        return licorne
-    venv = ROOT / "build" / "bench-venvs" / name
-    ready = venv / "ready"
-    if not ready.exists() or ready.stat().st_mtime < PINS.stat().st_mtime:
-        subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
-        subprocess.run([str(venv / "bin" / "pip"), "install", "-q", "-c", str(PINS), *peer.REQUIREMENTS], check=True)
-        ready.touch()
-    return str(venv / "bin")
-
-
-def start(name: str, args) -> Server:
-    port = free_port()
-    if name == "yardstick":
-        return Server(name, [str(yardstick_binary()), str(port)], port)
-    peer = load_peer(name)
-    app = args.app or f"hello_{args.kind}:app"
-    return Server(
-        name,
-        peer.command(peer_bin(name, peer, args.licorne), app, args.kind, port, args.workers),
-        port,
-        pinned=args.workers == 1,
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kind", choices=["asgi", "wsgi"], default="asgi")
-    parser.add_argument("--app", help="MODULE:ATTRIBUTE under bench/apps (default: hello of the kind)")
-    parser.add_argument("--peers", default="licorne,uvicorn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4)
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument(
-        "--licorne", default=str(ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure"
-    )
-    parser.add_argument("--json", help="write the figures to this file")
-    parser.add_argument("wrk", nargs="*", help="more options for wrk, after --")
-    args = parser.parse_args()
-
-    names = ["yardstick", *args.peers.split(",")]
-    servers: list[Server] = []
-    cpu: dict[str, list[float]] = {name: [] for name in names}
-    rps: dict[str, list[float]] = {name: [] for name in names}
-    try:
-        for name in names:
-            servers.append(start(name, args))
-            servers[-1].load(1, args.connections, args.wrk)  # warm up
-        for number in range(args.rounds):
-            for server in servers if number % 2 == 0 else servers[::-1]:
-                c, r = server.load(args.seconds, args.connections, args.wrk)
-                cpu[server.name].append(c)
-                rps[server.name].append(r)
-            print(f"round {number + 1}/{args.rounds}", *(f"{n} {cpu[n][-1]:.2f}" for n in names), file=sys.stderr)
-        memory = {server.name: memory_kib(server.process.pid) for server in servers}
-    finally:
-        for server in servers:
-            server.stop()
-
-    floor = statistics.median(cpu["yardstick"])
-    print(f"\n{args.kind}, {args.connections} connections, {args.workers} worker(s), medians of {args.rounds} rounds")
-    print(
-        f"{'server':18} {'CPU µs/req':>10} {'spread':>8} {'over yardstick':>15} {'rps':>9} "
-        f"{'PSS KiB':>9} {'private':>9}"
-    )
+def versions(names: list[str], licorne: str) -> dict[str, str]:
+    found = {}
     for name in names:
-        median, spread = statistics.median(cpu[name]), max(cpu[name]) - min(cpu[name])
-        print(
-            f"{name:18} {median:10.2f} {spread:8.2f} {median - floor:+15.2f} {statistics.median(rps[name]):9.0f} "
-            f"{memory[name]['pss']:9d} {memory[name]['private']:9d}"
-        )
-    if args.json:
-        Path(args.json).write_text(json.dumps({"args": vars(args), "cpu": cpu, "rps": rps, "memory": memory}, indent=1))
+        peer = servers.load_peer(name)
+        try:
+            found[name] = servers.peer_version(peer, licorne if not peer.REQUIREMENTS else "")
+        except OSError:
+            continue
+    return found
+
+
+def install(names: list[str], licorne: str) -> None:
+    for name in names:
+        try:
+            servers.peer_bin(name, servers.load_peer(name), licorne)
+        except servers.Unavailable as reason:
+            print(f"{name}: {reason}", file=sys.stderr)
+    servers.make_site()
+
+
+def list_all() -> None:
+    for row in loads.find_rows([]):
+        print(f"{row.name:20} {row.goal.text if row.goal else '':32} {row.text.split(': ')[0][:90]}")
+    print(f"\nservers: {', '.join(servers.peer_names())}")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW")
+    parser.add_argument("--servers", "--peers", default="", help="names of files under bench/peers (default: all)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of a sample; loads that need more take a multiple")
+    parser.add_argument("--workers", default="", help="1,4,16: instead of what the loads say")
+    parser.add_argument("--quick", action="store_true", help="few rows, few servers, short samples")
+    parser.add_argument(
+        "--licorne", default=str(machine.ROOT / ".venv" / "bin"), help="bin directory of the licorne to measure"
+    )
+    parser.add_argument("--json", type=Path, help="instead of bench/results/DATE.json")
+    parser.add_argument("--report", type=Path, default=machine.BENCH / "report.html")
+    parser.add_argument("--list", action="store_true", help="rows, goals and servers")
+    parser.add_argument("--install", action="store_true", help="make the environments of the servers, and end")
+    args = parser.parse_args()
+    args.servers = [name for name in args.servers.split(",") if name]
+    args.workers = [int(number) for number in args.workers.split(",") if number]
+    if args.quick:
+        args.rows, args.servers = args.rows or QUICK_ROWS, args.servers or QUICK_SERVERS
+        args.seconds = min(args.seconds, 0.35)
+    unknown = set(args.servers) - set(servers.peer_names())
+    if unknown:
+        parser.error(f"no such server: {', '.join(unknown)}; there are: {', '.join(servers.peer_names())}")
+    return args
+
+
+def main() -> int:
+    args = arguments()
+    names = args.servers or servers.peer_names()
+    if args.list or args.install:
+        list_all() if args.list else install(names, args.licorne)
+        return 0
+    measures.raise_file_limit()
+    progress = Progress()
+    plan = measures.Plan(args.rounds, args.seconds, args.licorne, progress.say)
+    path = args.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}.json"
+    path.parent.mkdir(exist_ok=True)
+    result: dict[str, Any] = {
+        "format": 1,
+        "about": {**machine.about(), "commit": commit(), "rounds": args.rounds, "seconds": args.seconds},
+        "versions": versions(names, args.licorne),
+        "rows": [],
+    }
+    rows = loads.find_rows(args.rows, args.workers)
+    for number, row in enumerate(rows):
+        progress.row = f"[{number + 1}/{len(rows)}] "
+        try:
+            measured = measures.measure(row, names, plan)
+        except servers.Unavailable as reason:
+            print(f"\n{row.name}: not measured: {reason}")
+            continue
+        finally:
+            progress.clear()
+        print(table.text(measured), flush=True)
+        result["rows"].append(measured)
+        path.write_text(without_paths(measures.dump(result)))
+        args.report.write_text(report.html(result))
+    print(table.summary(result))
+    print(f"{path}\n{args.report}")
+    return 0
+
+
+def without_paths(text: str) -> str:
+    """Results can be shown to others: no folders of this machine."""
+    return re.sub(re.escape(str(machine.ROOT)), ".", text)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

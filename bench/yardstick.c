@@ -1,23 +1,40 @@
-/* yardstick: the least that any server must do for a keep-alive request: one read, one write, level-triggered epoll. It
- * answers the bytes of a licorne hello to whatever looks like the end of a request head. It parses nothing: a
- * measure, not a server. Usage: yardstick PORT */
+/* yardstick: the least that any server must do for a request: one read, one write, level-triggered epoll. It answers every
+ * so many bytes with the same bytes, and parses nothing: a measure, not a server.
+ *
+ *     yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N]
+ *
+ * close: it closes after an answer. sendfile: it answers from the file, not from memory. pieces: with so many writes. */
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-static const char response[] = "HTTP/1.1 200 OK\r\n"
-                               "content-type: text/plain\r\n"
-                               "content-length: 13\r\n"
-                               "date: Sat, 21 Nov 2026 15:41:00 GMT\r\n"
-                               "server: licorne\r\n"
-                               "\r\n"
-                               "Hello, World!";
+#define BURST_BYTES 65536 /* of small answers, for requests that come together */
+
+struct conn {
+    int fd;
+    bool writable_wanted;
+    uint64_t asked; /* bytes of a request that is not there in full */
+    uint64_t owed;  /* bytes of answers */
+    size_t at;      /* where in the answer they begin */
+};
+
+static int epoll_fd, file;
+static bool closes, by_sendfile;
+static uint64_t request_bytes;
+static size_t response_bytes, burst_bytes, piece_bytes;
+static char *burst; /* the answer, as many times as fit */
 
 static void die(const char *what)
 {
@@ -25,11 +42,12 @@ static void die(const char *what)
     exit(1);
 }
 
-static void watch(int epoll, int fd)
+static void watch(struct conn *c, int operation, bool writable)
 {
-    struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
-    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+    struct epoll_event event = { .events = EPOLLIN | (writable ? EPOLLOUT : 0U), .data.ptr = c };
+    if (epoll_ctl(epoll_fd, operation, c->fd, &event) < 0)
         die("epoll_ctl");
+    c->writable_wanted = writable;
 }
 
 static int listen_on(int port)
@@ -44,36 +62,119 @@ static int listen_on(int port)
     return fd;
 }
 
-static void answer(int fd)
+static void read_response(const char *name)
 {
-    char bytes[65536];
-    ssize_t n = read(fd, bytes, sizeof(bytes));
-    if (n > 0 && write(fd, response, sizeof(response) - 1) > 0)
-        return;
+    struct stat info;
+    file = open(name, O_RDONLY);
+    if (file < 0 || fstat(file, &info) < 0 || info.st_size == 0)
+        die(name);
+    response_bytes = (size_t)info.st_size;
+    size_t times = response_bytes < BURST_BYTES ? BURST_BYTES / response_bytes : 1;
+    burst_bytes = times * response_bytes;
+    burst = malloc(burst_bytes);
+    for (size_t i = 0; i < times; i++) {
+        if (pread(file, burst + i * response_bytes, response_bytes, 0) != (ssize_t)response_bytes)
+            die(name);
+    }
+}
+
+static void done(struct conn *c)
+{
+    close(c->fd);
+    free(c);
+}
+
+static ssize_t write_some(struct conn *c)
+{
+    size_t limit = burst_bytes - c->at, size = c->owed < limit ? (size_t)c->owed : limit;
+    if (by_sendfile) {
+        off_t from = (off_t)c->at;
+        size = c->owed < response_bytes - c->at ? (size_t)c->owed : response_bytes - c->at;
+        return sendfile(c->fd, file, &from, size);
+    }
+    return write(c->fd, burst + c->at, piece_bytes && size > piece_bytes ? piece_bytes : size);
+}
+
+/* False: the connection is gone. */
+static bool answer(struct conn *c)
+{
+    while (c->owed > 0) {
+        ssize_t n = write_some(c);
+        if (n < 0 && errno == EAGAIN) {
+            if (!c->writable_wanted)
+                watch(c, EPOLL_CTL_MOD, true);
+            return true;
+        }
+        if (n <= 0)
+            break;
+        c->owed -= (uint64_t)n;
+        c->at = (c->at + (size_t)n) % response_bytes;
+    }
+    if (c->owed > 0 || closes) {
+        done(c);
+        return false;
+    }
+    if (c->writable_wanted)
+        watch(c, EPOLL_CTL_MOD, false);
+    return true;
+}
+
+static void on_readable(struct conn *c)
+{
+    static char bytes[262144];
+    ssize_t n = read(c->fd, bytes, sizeof(bytes));
     if (n < 0 && errno == EAGAIN)
         return;
-    close(fd);
+    if (n <= 0) {
+        done(c);
+        return;
+    }
+    c->asked += (uint64_t)n;
+    c->owed += c->asked / request_bytes * response_bytes;
+    c->asked %= request_bytes;
+    if (c->owed > 0 && !c->writable_wanted)
+        answer(c);
+}
+
+static void read_options(int argc, char **argv)
+{
+    if (argc < 4) {
+        fprintf(stderr, "usage: yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N]\n");
+        exit(2);
+    }
+    request_bytes = strtoull(argv[2], NULL, 10);
+    read_response(argv[3]);
+    for (int i = 4; i < argc; i++) {
+        closes |= strcmp(argv[i], "close") == 0;
+        by_sendfile |= strcmp(argv[i], "sendfile") == 0;
+        if (strcmp(argv[i], "pieces") == 0 && i + 1 < argc)
+            piece_bytes = response_bytes / (size_t)atoi(argv[i + 1]) + 1;
+    }
 }
 
 int main(int argc, char **argv)
 {
-    if (argc != 2) {
-        fprintf(stderr, "usage: yardstick PORT\n");
-        return 2;
-    }
-    int listener = listen_on(atoi(argv[1])), epoll = epoll_create1(0);
-    watch(epoll, listener);
+    read_options(argc, argv);
+    signal(SIGPIPE, SIG_IGN);
+    epoll_fd = epoll_create1(0);
+    struct conn listener = { .fd = listen_on(atoi(argv[1])) };
+    watch(&listener, EPOLL_CTL_ADD, false);
     for (;;) {
         struct epoll_event events[64];
-        int n = epoll_wait(epoll, events, 64, -1);
+        int n = epoll_wait(epoll_fd, events, 64, -1);
         for (int i = 0; i < n; i++) {
-            if (events[i].data.fd != listener) {
-                answer(events[i].data.fd);
-                continue;
+            struct conn *c = events[i].data.ptr;
+            if (c == &listener) {
+                int fd = accept4(listener.fd, NULL, NULL, SOCK_NONBLOCK);
+                if (fd < 0)
+                    continue;
+                c = calloc(1, sizeof(*c));
+                c->fd = fd;
+                watch(c, EPOLL_CTL_ADD, false);
+            } else if (!(events[i].events & EPOLLOUT) || answer(c)) {
+                if (events[i].events & (EPOLLIN | EPOLLHUP | EPOLLERR))
+                    on_readable(c);
             }
-            int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
-            if (fd >= 0)
-                watch(epoll, fd);
         }
     }
 }

@@ -16,7 +16,7 @@ import pytest
 
 from support.clients import Request, aiohttp_session, drive, feed
 from support.server import Server, wait_until
-from support.services import Postgres
+from support.databases import Postgres
 
 APPS = Path(__file__).resolve().parent / "apps"
 DRIVERS = ["sqlalchemy", "psycopg"]

@@ -16,7 +16,7 @@ import pytest
 
 from support.clients import Request, drive, feed, pattern, random_bytes
 from support.server import Server, wait_until
-from support.services import running
+from support.databases import running
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -34,7 +34,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import licorne
-from support.services import Postgres
+from support.databases import Postgres
 
 BLOB = bytes(range(256)) * 4096  # 1 MiB: more than any buffer on the way
 OWN_TEXT = Path(__file__).read_bytes()

@@ -10,7 +10,7 @@ FUNCTIONS = [eval(f"lambda x: x + {i}") for i in range(3000)]
 def answer(path):
     if path == "/collect":
         gc.collect()
-    return str(os.getpid()).encode()
+    return str(os.getpid()).encode() if path in ("/collect", "/pid") else b"Hello, World!"
 
 
 async def asgi(scope, receive, send):
@@ -25,6 +25,3 @@ def wsgi(environ, start_response):
     body = answer(environ["PATH_INFO"])
     start_response("200 OK", [("Content-Length", str(len(body)))])
     return [body]
-
-
-app = asgi

@@ -3,6 +3,7 @@
 import signal
 
 REQUIREMENTS = []
+VERSION = ["{bin}/licorne", "--version"]
 KINDS = {"asgi", "wsgi"}
 OPTIONS = {
     "preload": ["--preload"],
@@ -16,4 +17,5 @@ RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):
-    return [f"{bin_dir}/licorne", app, "-b", f"127.0.0.1:{port}", "-w", str(workers), "--log-level", "warning"]
+    options = ["--log-level", "warning"]
+    return [f"{bin_dir}/licorne", app, "-b", f"127.0.0.1:{port}", "-w", str(workers), *options]

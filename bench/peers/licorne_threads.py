@@ -3,6 +3,7 @@
 import signal
 
 REQUIREMENTS = []
+VERSION = ["{bin}/licorne", "--version"]
 KINDS = {"wsgi"}
 OPTIONS = {
     "preload": ["--preload"],
@@ -16,15 +17,5 @@ RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):
-    return [
-        f"{bin_dir}/licorne",
-        app,
-        "-b",
-        f"127.0.0.1:{port}",
-        "-w",
-        str(workers),
-        "--threads",
-        "4",
-        "--log-level",
-        "warning",
-    ]
+    options = ["--threads", "4", "--log-level", "warning"]
+    return [f"{bin_dir}/licorne", app, "-b", f"127.0.0.1:{port}", "-w", str(workers), *options]

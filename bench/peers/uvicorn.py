@@ -2,7 +2,7 @@
 
 import signal
 
-REQUIREMENTS = ["uvicorn", "uvloop", "httptools"]
+REQUIREMENTS = ["uvicorn==0.54.0", "uvloop==0.23.0", "httptools==0.9.0"]
 KINDS = {"asgi"}
 OPTIONS = {
     "max_requests": ["--limit-max-requests", "200", "--limit-max-requests-jitter", "50"],
@@ -12,18 +12,5 @@ RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):
-    return [
-        f"{bin_dir}/uvicorn",
-        app,
-        "--port",
-        str(port),
-        "--workers",
-        str(workers),
-        "--no-access-log",
-        "--loop",
-        "uvloop",
-        "--http",
-        "httptools",
-        "--log-level",
-        "warning",
-    ]
+    options = ["--no-access-log", "--loop", "uvloop", "--http", "httptools", "--log-level", "warning"]
+    return [f"{bin_dir}/uvicorn", app, "--port", str(port), "--workers", str(workers), *options]

@@ -3,7 +3,7 @@ it keeps no connections."""
 
 import signal
 
-REQUIREMENTS = ["uWSGI"]
+REQUIREMENTS = ["uWSGI==2.0.31"]
 KINDS = {"wsgi"}
 OPTIONS = {
     "preload": [],

@@ -22,8 +22,9 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-import run  # noqa: E402  bench/run.py
 from peers import PEERS  # noqa: E402
+
+from harness import machine, servers  # noqa: E402
 
 ROWS = (
     "1x64x1,64x64x1,64x64x16,1000x64x1,1000x64x16,1x1024x1,64x1024x1,64x1024x16,1000x1024x1,"
@@ -33,24 +34,19 @@ APP = "ws_asgi:app"
 
 
 def load_binary() -> str:
-    binary, source = run.ROOT / "build" / "ws_load", HERE / "load.c"
-    if not binary.exists() or binary.stat().st_mtime < source.stat().st_mtime:
-        binary.parent.mkdir(exist_ok=True)
-        command = ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(binary), str(source), "-lz"]
-        subprocess.run(command, check=True)
-    return str(binary)
+    return str(machine.binary("ws_load", [HERE / "load.c"], "-lz"))
 
 
-def start(name: str, args: argparse.Namespace, deflate: bool) -> run.Server:
-    peer, port = PEERS[name], run.free_port()
-    bin_dir = run.peer_bin(name, peer, args.licorne)
-    return run.Server(name, peer.command(bin_dir, APP, port, deflate), port)
+def start(name: str, args: argparse.Namespace, deflate: bool) -> servers.Server:
+    peer, port = PEERS[name], machine.free_port()
+    bin_dir = servers.peer_bin(name, peer, args.licorne)
+    return servers.Server(name, peer.command(bin_dir, APP, port, deflate), port)
 
 
-def client(server: run.Server, kind: str, connections: int, size: int, count: int, seconds: float, deflate: bool):
+def client(server: servers.Server, kind: str, connections: int, size: int, count: int, seconds: float, deflate: bool):
     path = "/room" if kind == "broadcast" else "/"
     numbers = [connections, size, count, seconds, int(deflate)]
-    command = ["taskset", "-c", run.LOAD_CPU, load_binary(), str(server.port), path, kind, *map(str, numbers)]
+    command = ["taskset", "-c", machine.load_cpu(), load_binary(), str(server.port), path, kind, *map(str, numbers)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -75,14 +71,14 @@ class Row:
         self.connections, self.size, self.count = map(int, text.removeprefix("room").removesuffix("d").split("x"))
 
 
-def measure(server: run.Server, row: Row, seconds: float) -> tuple[float, float]:
+def measure(server: servers.Server, row: Row, seconds: float) -> tuple[float, float]:
     """CPU µs per message of the server, and of the client."""
     process = client(server, row.kind, row.connections, row.size, row.count, seconds, row.deflate)
     try:
         line(process)
-        before = run.cpu_ns(server.process.pid)
+        before = machine.cpu_ns(server.process.pid)
         messages, _, own = line(process).split()
-        used = run.cpu_ns(server.process.pid) - before
+        used = machine.cpu_ns(server.process.pid) - before
     finally:
         process.kill()
         process.communicate()
@@ -127,16 +123,16 @@ def echo(args: argparse.Namespace) -> None:
 # --- memory per connection
 
 
-def settled_memory(server: run.Server) -> int:
+def settled_memory(server: servers.Server) -> int:
     """Once it has stood still for 3 s; at most 20."""
-    last, since = run.memory_kib(server.process.pid)["private"], time.monotonic()
+    last, since = machine.memory_kib(server.process.pid)["private"], time.monotonic()
     due = since + 20
     while time.monotonic() < due and time.monotonic() - since < 3:
         time.sleep(1)
-        now = run.memory_kib(server.process.pid)["private"]
+        now = machine.memory_kib(server.process.pid)["private"]
         if abs(now - last) > 64:
             last, since = now, time.monotonic()
-    return run.memory_kib(server.process.pid)["private"]
+    return machine.memory_kib(server.process.pid)["private"]
 
 
 def memory_of(name: str, args: argparse.Namespace, deflate: bool) -> list[float]:
@@ -177,7 +173,12 @@ def memory(args: argparse.Namespace) -> None:
             print(f"| {name} | {'agreed' if deflate else '-'} | {cells} |", flush=True)
 
 
-def main() -> None:
+def echo_samples(row: str, options: list[str]) -> dict[str, list[float]]:
+    """CPU µs per message of each peer, a sample a round: for bench/run.py."""
+    return measure_all(arguments(options), Row(row))
+
+
+def arguments(options: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["echo", "memory"])
     parser.add_argument("--peers", default=",".join(PEERS))
@@ -187,8 +188,12 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=10_000, help="memory: how many")
     parser.add_argument("--messages", type=int, default=100, help="memory: on each connection")
     parser.add_argument("--size", type=int, default=128, help="memory: of a message")
-    parser.add_argument("--licorne", default=str(run.ROOT / ".venv" / "bin"), help="bin directory of the licorne")
-    args = parser.parse_args()
+    parser.add_argument("--licorne", default=str(machine.ROOT / ".venv" / "bin"), help="bin directory of the licorne")
+    return parser.parse_args(options)
+
+
+def main() -> None:
+    args = arguments()
     (echo if args.what == "echo" else memory)(args)
 
 

@@ -2,7 +2,8 @@
 
 import signal
 
-REQUIREMENTS = ["gunicorn"]
+REQUIREMENTS = ["gunicorn==27.0.1", "uvloop==0.23.0"]
+ENVIRONMENT = "gunicorn"
 KINDS = {"wsgi"}
 OPTIONS = {
     "preload": ["--preload"],
@@ -15,17 +16,5 @@ RELOAD = signal.SIGHUP
 
 
 def command(bin_dir, app, kind, port, workers):
-    return [
-        f"{bin_dir}/gunicorn",
-        app,
-        "-b",
-        f"127.0.0.1:{port}",
-        "-w",
-        str(workers),
-        "--threads",
-        "4",
-        "--keep-alive",
-        "75",
-        "--log-level",
-        "warning",
-    ]
+    options = ["--threads", "4", "--keep-alive", "75", "--log-level", "warning"]
+    return [f"{bin_dir}/gunicorn", app, "-b", f"127.0.0.1:{port}", "-w", str(workers), *options]

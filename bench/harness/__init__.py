@@ -1,0 +1,1 @@
+"""What measures servers side by side: machine, servers, loads, generator, measures, figures. See bench/README.md."""
