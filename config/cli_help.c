@@ -46,6 +46,8 @@ static void append_placeholder(const struct setting_row *row, struct buf *out)
         buf_printf(out, " %s", row->choices);
         break;
     case SETTING_STRING:
+        buf_append_str(out, row->names == TEXT_PATH ? STR(" PATH") : row->names == TEXT_FOLDER ? STR(" FOLDER") : STR(" TEXT"));
+        break;
     case SETTING_LIST:
         buf_append_str(out, STR(" TEXT"));
         break;
@@ -112,7 +114,8 @@ static void append_closing(struct buf *out, int width)
     buf_append_str(
         out, STR("\nEvery setting can stand in the configuration file under its name, in a variable LICORNE_<NAME>,\n"
                  "and its option in LICORNE_CMD_ARGS. Stronger wins: file, environment, command line.\n"
-                 "\nAlso: licorne ctl (asks a running server), licorne convert uwsgi.ini (prints a configuration file).\n"));
+                 "\nAlso: licorne ctl (asks a running server),\n"
+                 "      licorne convert uwsgi.ini (prints a configuration file).\n"));
 }
 
 void cli_help(struct buf *out, int width)

@@ -6,8 +6,6 @@
 
 #include "config/option.h"
 
-enum { OUR_OWN = OPTION_IGNORED }; /* roles below this one */
-
 /* What `licorne ctl` knows: control_client.c. */
 #define CTL_COMMANDS "status top config listeners reload upgrade scale dump reopen stop shutdown show worker help"
 
@@ -65,7 +63,7 @@ static void each_option(struct buf *out, void (*append)(const struct option *opt
     struct option_list list;
     option_list_init(&list);
     for (size_t i = 0; i < list.count; i++)
-        if (list.options[i].role < OUR_OWN)
+        if (list.options[i].role < OPTION_IGNORED) /* ours */
             append(&list.options[i], out);
     option_list_done(&list);
 }

@@ -19,6 +19,8 @@ static const struct {
     { "--no-use-colors", "use_colors", "false" },
     { "--log", "errorlog", "-" },
     { "--no-log", "errorlog", "/dev/null" },
+    { "--ssl-client-verify", "cert_reqs", "2" },
+    { "--no-ssl-client-verify", "cert_reqs", "0" },
     { "--http1-keep-alive", "keepalive", NULL },
     { "--no-http1-keep-alive", "keepalive", "0" },
 };

@@ -9,6 +9,7 @@
 #include "config/address_set.h"
 #include "config/foreign.h"
 #include "config/setting_row.h"
+#include "config/tls.h"
 #include "config/worker_class.h"
 #include "server/base/mem.h"
 
@@ -516,6 +517,7 @@ bool settings_validate(struct settings *settings, struct buf *errors)
         settings->boot_grace_ms = 0; /* who waits for the new code wants it at once */
     good &= check_bounds(settings, errors);
     good &= check_environment(settings, errors);
+    good &= tls_check(settings, errors);
     return worker_class_check(settings, errors) && good;
 }
 

@@ -193,7 +193,7 @@ static bool is_unset(const struct settings *settings, const struct setting_row *
 static void append_python(const struct settings *settings, const struct setting_row *row, struct buf *text)
 {
     char *value = settings_get(settings, row->name);
-    if (is_unset(settings, row))
+    if (is_unset(settings, row) || row->names == TEXT_SECRET)
         buf_append_str(text, STR("None"));
     else if (row->kind == SETTING_LIST)
         append_python_list(text, (const void *)((const char *)settings + row->offset));
@@ -220,6 +220,8 @@ void settings_print(const struct settings *settings, struct buf *text)
         append_python(settings, &setting_rows[i], text);
         buf_append_str(text, STR("  # "));
         append_printable(text, settings_origin(settings, setting_rows[i].name));
+        if (setting_rows[i].names == TEXT_SECRET && !is_none(settings, &setting_rows[i]))
+            buf_append_str(text, STR(", not shown"));
         buf_append_str(text, STR("\n"));
     }
 }

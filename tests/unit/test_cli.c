@@ -191,9 +191,8 @@ static void test_options_of_others(void)
     CHECK(sets("--no-log", "errorlog", "/dev/null"));
     CHECK(refused("--interface rsgi", CLI_VALUE_ERROR, "one of auto, asgi3, asgi2, wsgi; licorne speaks ASGI and WSGI"));
     CHECK(refused("--metrics a:b", CLI_USAGE_ERROR, "--metrics: licorne has no address for metrics"));
-    CHECK(refused("--certfile c a:b", CLI_USAGE_ERROR,
-                  "--certfile: an option of gunicorn or uvicorn that licorne does not support yet"));
-    CHECK(refused("--ssl-keyfile=k a:b", CLI_USAGE_ERROR, "--ssl-keyfile: "));
+    CHECK(sets("--certfile c a:b", "certfile", "c") && sets("--ssl-certificate c a:b", "certfile", "c"));
+    CHECK(sets("--ssl-keyfile=k a:b", "keyfile", "k") && sets("--ssl-client-verify a:b", "cert_reqs", "2"));
     CHECK(refused("--paste x a:b", CLI_USAGE_ERROR, "--paste: "));
 }
 
