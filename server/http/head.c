@@ -239,6 +239,11 @@ static bool unfold(struct field *field)
 /* Lowers and trims; drops names with an underscore as header_map says. */
 static struct head_refusal tidy_fields(struct request *r, const struct settings *settings, struct head_fields *f)
 {
+    if (r->core.fields_tidy) {
+        for (size_t i = 0; i < r->field_count; i++)
+            note_field(f, &r->fields[i]);
+        return ACCEPTED;
+    }
     size_t kept = 0;
     for (size_t i = 0; i < r->field_count; i++) {
         struct field *field = &r->fields[i];

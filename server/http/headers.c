@@ -27,22 +27,21 @@
 
 const uint8_t headers_chars[256] = { ROW64(0), ROW64(64), ROW64(128), ROW64(192) };
 
+#undef CLASSES
+#define CLASSES(c) /* the rows of the second table */                                                                  \
+    (IS_UPPER(c) ? (c) | 0x20 : IS_ALPHA(c) || IS_DIGIT(c) || (IS_TCHAR_MARK(c) && (c) != '_') ? (c) : 0)
+
+const uint8_t headers_lowered[256] = { ROW64(0), ROW64(64), ROW64(128), ROW64(192) };
+
 /* --- eight bytes at a time ------------------------------------------------------------------------------------- */
 
-#define EACH(byte) (0x0101010101010101ull * (byte))
+#define EACH HEADERS_EACH
 
 static uint64_t load8(const char *p)
 {
     uint64_t bytes;
     memcpy(&bytes, p, 8);
     return bytes;
-}
-
-/* The high bit of each byte that is < 0x20 or 0x7f; a borrow can only mark a byte above a marked one. */
-static uint64_t control_bytes(uint64_t bytes)
-{
-    uint64_t del = bytes ^ EACH(0x7f);
-    return (((bytes - EACH(0x20)) & ~bytes) | ((del - EACH(0x01)) & ~del)) & EACH(0x80);
 }
 
 /* The high bit of each byte that is A-Z. */
@@ -70,7 +69,7 @@ bool headers_value_valid(struct str value)
 {
     size_t i = 0;
     for (; i + 8 <= value.len; i += 8)
-        if (control_bytes(load8(value.p + i)) && !str_is((struct str){ value.p + i, 8 }, CHAR_VALUE))
+        if (headers_control_bytes(load8(value.p + i)) && !str_is((struct str){ value.p + i, 8 }, CHAR_VALUE))
             return false;
     return str_is((struct str){ value.p + i, value.len - i }, CHAR_VALUE);
 }

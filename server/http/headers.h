@@ -19,10 +19,21 @@ enum {
 };
 
 extern const uint8_t headers_chars[256];
+/* A byte of a field name in lower case; 0: none of a name, or an underscore, which header_map is about. */
+extern const uint8_t headers_lowered[256];
 
 static inline bool char_is(char c, int class)
 {
     return headers_chars[(uint8_t)c] & class;
+}
+
+#define HEADERS_EACH(byte) (0x0101010101010101ull * (byte))
+
+/* Of eight bytes: the high bit of each that is < 0x20 or 0x7f. Above the first of them others may be marked, too. */
+static inline uint64_t headers_control_bytes(uint64_t bytes)
+{
+    uint64_t del = bytes ^ HEADERS_EACH(0x7f);
+    return (((bytes - HEADERS_EACH(0x20)) & ~bytes) | ((del - HEADERS_EACH(0x01)) & ~del)) & HEADERS_EACH(0x80);
 }
 
 /* Every byte of `s` is of the class; true for an empty one. */

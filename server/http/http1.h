@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "server/base/str.h"
+#include "server/http/http1_scan.h"
 
 #define HTTP1_EMPTY_LINES 2               /* ignored before a request line */
 #define HTTP1_CHUNK_EXTENSION_BYTES 16384 /* of one body, in all */
@@ -34,6 +35,9 @@ struct http1 {
 
     /* The head. */
     uint8_t phase;                             /* enum phase in http1.c */
+    bool parsing;                              /* llhttp has begun with the fields */
+    bool scanned;                              /* … or was not needed: `scan` says what it would */
+    struct http1_scan scan;
     bool in_field;                             /* between a field's name and the end of its value */
     bool crlf_half;                            /* a CR has come, its LF not yet */
     uint8_t empty_lines, version_len;

@@ -96,6 +96,18 @@ struct request *request_new(struct request_pool *pool, struct conn *conn)
     return r;
 }
 
+struct field *request_add_field(struct request *r, const struct settings *settings)
+{
+    struct request_core *core = &r->core;
+    if ((int64_t)r->field_count >= settings->limit_request_fields)
+        return NULL;
+    if (r->field_count == core->field_cap) {
+        core->field_cap = core->field_cap ? core->field_cap * 2 : 16;
+        r->fields = mem_realloc(r->fields, core->field_cap * sizeof(*r->fields));
+    }
+    return &r->fields[r->field_count++];
+}
+
 /* --- seen by others -------------------------------------------------------------------------------------------------- */
 
 void request_pool_publish(struct request_pool *pool, struct inflight_table *table)

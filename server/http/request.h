@@ -30,6 +30,7 @@
 struct conn;
 struct deadlines;
 struct request_pool;
+struct settings;
 
 /* One header field. In a request the name is in lower case and the value without surrounding blanks. */
 struct field {
@@ -97,6 +98,7 @@ struct request {
         struct buf head;           /* its memory once pinned, or when it came in pieces */
         size_t head_len;           /* bytes of it in `head` while it is being received */
         size_t field_cap;
+        bool fields_tidy;          /* names are in lower case, without underscores, values trimmed */
         bool told_app;             /* on_request was called */
         bool disconnect_told;
         bool expects_continue;     /* 100-continue is asked for and not yet answered */
@@ -136,6 +138,8 @@ struct request *request_new(struct request_pool *pool, struct conn *conn);
 /* Requests of this pool are listed there, from request_list() until they are freed. */
 void request_pool_publish(struct request_pool *pool, struct inflight_table *table);
 void request_list(struct request *request);
+/* Room for one more field, which request->field_count then includes. NULL: limit_request_fields. */
+struct field *request_add_field(struct request *request, const struct settings *settings);
 
 /* Copies the head out of the shared read buffer so that it lives as long as the request. Called by the core when the
  * application keeps the request beyond on_request(); idempotent. All `struct str` of the head are rebased. */
