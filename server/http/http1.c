@@ -15,6 +15,7 @@
 #include "server/base/mem.h"
 #include "server/http/head.h"
 #include "server/http/headers.h"
+#include "server/http/http1_scan.h"
 #include "server/http/request.h"
 
 _Static_assert(sizeof(llhttp_t) <= HTTP1_PARSER_BYTES, "HTTP1_PARSER_BYTES is too small");
@@ -355,7 +356,7 @@ static struct framing framing_of(struct http1 *h)
 {
     llhttp_t *parser = parser_of(h);
     if (h->scanned)
-        return (struct framing){ h->scan.has_length, false, h->scan.length };
+        return (struct framing){ h->scanned_length, false, h->body_left };
     parser->upgrade = 0; /* an upgrade is for the connection to decide, not for the parser */
     llhttp_resume(parser);
     return (struct framing){ parser->flags & F_CONTENT_LENGTH, parser->flags & F_CHUNKED, parser->content_length };
@@ -434,8 +435,11 @@ static bool scan_fields(struct http1 *h, char *data, size_t n, size_t *i)
 {
     if (h->parsing || h->request->core.head_len > 0 || h->settings->permit_obsolete_folding)
         return false;
-    size_t used = http1_scan(h->request, h->settings, data + *i, n - *i, &h->scan);
+    struct http1_scan scan;
+    size_t used = http1_scan(h->request, h->settings, data + *i, n - *i, &scan);
     *i += used;
+    h->scanned_length = scan.has_length;
+    h->body_left = scan.length;
     h->scanned = h->request->core.fields_tidy = used > 0;
     return used > 0;
 }

@@ -15,7 +15,6 @@
 #include <stdint.h>
 
 #include "server/base/str.h"
-#include "server/http/http1_scan.h"
 
 #define HTTP1_EMPTY_LINES 2               /* ignored before a request line */
 #define HTTP1_CHUNK_EXTENSION_BYTES 16384 /* of one body, in all */
@@ -31,13 +30,13 @@ struct http1 {
     const struct settings *settings;
     struct request *request; /* whose head is being filled in */
     int status;              /* after HTTP1_ERROR: 400, 413, 414, 417, 426, 431, 501, 505 */
+    bool parsing;            /* llhttp has begun with the fields … */
+    bool scanned;            /* … or http1_scan() has done without it … */
+    bool scanned_length;     /* … and found a Content-Length: body_left */
     const char *reason;      /* after HTTP1_ERROR: static text for the log */
 
     /* The head. */
     uint8_t phase;                             /* enum phase in http1.c */
-    bool parsing;                              /* llhttp has begun with the fields */
-    bool scanned;                              /* … or was not needed: `scan` says what it would */
-    struct http1_scan scan;
     bool in_field;                             /* between a field's name and the end of its value */
     bool crlf_half;                            /* a CR has come, its LF not yet */
     uint8_t empty_lines, version_len;
