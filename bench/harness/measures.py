@@ -23,8 +23,10 @@ from .servers import Server, Unavailable
 
 SETTLE_S = 1.0
 WARM_S = 0.3
+MIN_STREAM_S = 3
 WRONG_ANSWERS = 0.001  # of all, from which on a server's figures mean nothing
 BUSY_GENERATOR = 0.95  # of a CPU
+LATE_US = 200
 
 
 @dataclass
@@ -221,7 +223,7 @@ def note_memory(started: list[Server], table: Table, when: str) -> None:
 def streams(row: Row, names: Sequence[str], plan: Plan) -> Table:
     """CPU µs for an event of endless responses; too few events are an error."""
     table = Table("cpu_us")
-    seconds = plan.seconds * row.load.seconds
+    seconds = max(MIN_STREAM_S, round(plan.seconds * row.load.seconds))  # whole ones: events come once in each
     expected = row.load.connections * row.load.detail["events_per_second"] * seconds
     with running(row, names, plan, table) as started, pace(plan, table) as measure_pace:
         for number, server in interleaved(started, plan.rounds, table):
@@ -263,8 +265,17 @@ def latency(row: Row, names: Sequence[str], plan: Plan) -> Table:
                         table.add(f"{name}_us@{percent}", server.name, said.latency_us(name))
                     table.add(f"lag_p99_us@{percent}", server.name, said.counts["lag_us"]["p99"])
                     watch_generator(table, server, said)
+            note_lag(table, percent)
             table.add("rate", str(percent), rate)
     return table
+
+
+def note_lag(table: Table, percent: int) -> None:
+    """The generator itself was late: somebody else had its CPU, and perhaps the server's too."""
+    lags = table.metrics.get(f"lag_p99_us@{percent}", {})
+    worst = max((figures.median(samples) for samples in lags.values()), default=0)
+    if worst > LATE_US:
+        table.note(f"at {percent} % the generator was late by {worst:.0f} µs (p99): latencies tell of this machine")
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -374,8 +385,8 @@ def visit_all(server: Server, path: str, workers: int) -> None:
 
 
 def heap(row: Row, names: Sequence[str], plan: Plan) -> Table:
-    """Private MiB of the process tree: after boot, after requests, after a full collection in each worker."""
-    table, wanted = Table("private_collected_mib"), row.load.detail["requests"]
+    """PSS of the process tree in MiB (what is shared counts once), after requests and a collection in each worker."""
+    table, wanted = Table("pss_collected_mib"), row.load.detail["requests"]
     for server in one_by_one(row, applications(names), plan, table, 1, ("preload",)):
         try:
             visit_all(server, "/pid", row.workers)

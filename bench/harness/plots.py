@@ -11,7 +11,7 @@ from . import figures
 Row = dict[str, Any]
 WIDTH, NAME_WIDTH, VALUE_WIDTH, LINE = 760, 130, 130, 24
 CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 60, WIDTH - 150, 12, 250
-CLIPPED = 6.0  # times licorne's figure: longer bars are cut off, and say so
+CLIPPED = 6.0  # times licorne's figure: much longer bars are cut off, and say so
 DASHES = ["none", "6 3", "2 3", "8 3 2 3", "1 2", "12 4"]
 
 
@@ -28,6 +28,8 @@ def number(value: float) -> str:
 
 
 def duration(us: float) -> str:
+    if us >= 1e6:
+        return f"{us / 1e6:.3g} s"
     return f"{us / 1000:.3g} ms" if us >= 1000 else f"{us:.3g} µs"
 
 
@@ -68,7 +70,8 @@ def bars(row: Row) -> str:
         return ""
     order = sorted(medians, key=medians.__getitem__)
     limit, longest = (row["goal"] or {}).get("limit") or 0, max(medians.values())
-    shown = max(CLIPPED * max(medians.get("licorne", longest), 1e-9), limit * 1.2)
+    usual = figures.median(list(medians.values()))
+    shown = max(CLIPPED * medians.get("licorne", longest), limit * 1.2, usual * 1.5)
     top = max(min(longest, shown), limit * 1.1) or 1
 
     def x(value: float) -> float:

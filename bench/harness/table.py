@@ -14,6 +14,7 @@ MORE = [  # metric, heading, digits: what stands beside the main figure
     ("pss_idle_mib", "PSS idle", 1),
     ("pss_after_mib", "PSS after", 1),
     ("private_after_mib", "private", 1),
+    ("private_collected_mib", "private", 1),
     ("private_boot_mib", "boot", 1),
     ("private_requests_mib", "requests", 1),
     ("wake_ups_per_s", "wake-ups/s", 1),

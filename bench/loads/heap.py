@@ -1,5 +1,5 @@
-"""Four workers with an application of about 100 MB, made of many small objects: private memory of all processes after
-requests and a full collection in every worker. Preloaded where a server can."""
+"""Four workers with an application of about 100 MB, made of many small objects: PSS of all processes (what they share
+counts once) after requests and a full collection in every worker. Preloaded where a server can."""
 
 from harness.figures import exactly
 from harness.loads import Load
