@@ -2,6 +2,11 @@
  * not know are none of our business; after the complete response everything is ignored. */
 #include "pyglue/asgi.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include "pyglue/names.h"
 #include "server/http/request.h"
 
@@ -75,10 +80,11 @@ static int event_read(PyObject *dict, struct event *event)
         else
             strange = true;
     }
-    if (strange && (event_look_up(dict, names.type, &event->type) < 0 || event_look_up(dict, names.body, &event->body) < 0 ||
-                    event_look_up(dict, names.more_body, &event->more_body) < 0 ||
-                    event_look_up(dict, names.status, &event->status) < 0 ||
-                    event_look_up(dict, names.headers, &event->headers) < 0))
+    if (strange &&
+        (event_look_up(dict, names.type, &event->type) < 0 || event_look_up(dict, names.body, &event->body) < 0 ||
+         event_look_up(dict, names.more_body, &event->more_body) < 0 ||
+         event_look_up(dict, names.status, &event->status) < 0 ||
+         event_look_up(dict, names.headers, &event->headers) < 0))
         return -1;
     return 0;
 }
@@ -125,7 +131,8 @@ static int str_of(PyObject *bytes, struct str *to)
 int asgi_field_of(PyObject *pair, struct field *field, PyObject **keep)
 {
     if (PyTuple_CheckExact(pair) && PyTuple_GET_SIZE(pair) == 2)
-        return str_of(PyTuple_GET_ITEM(pair, 0), &field->name) < 0 ? -1 : str_of(PyTuple_GET_ITEM(pair, 1), &field->value);
+        return str_of(PyTuple_GET_ITEM(pair, 0), &field->name) < 0 ? -1
+                                                                   : str_of(PyTuple_GET_ITEM(pair, 1), &field->value);
     PyObject *items = PySequence_Tuple(pair);
     if (items == NULL)
         return -1;
@@ -142,7 +149,8 @@ int asgi_field_of(PyObject *pair, struct field *field, PyObject **keep)
     Py_DECREF(items);
     if (result < 0)
         return -1;
-    return str_of(PyTuple_GET_ITEM(items, 0), &field->name) < 0 ? -1 : str_of(PyTuple_GET_ITEM(items, 1), &field->value);
+    return str_of(PyTuple_GET_ITEM(items, 0), &field->name) < 0 ? -1
+                                                                : str_of(PyTuple_GET_ITEM(items, 1), &field->value);
 }
 
 static PyObject *start_result(struct asgi_http *http, enum request_result result)
@@ -283,10 +291,66 @@ static PyObject *send_body(struct asgi_http *http, const struct event *event)
         PyErr_SetString(PyExc_RuntimeError, "http.response.body was sent before http.response.start");
         return NULL;
     }
-    PyObject *body = Py_XNewRef(event->body); /* "more_body" may be an object that takes the event to pieces when asked */
+    PyObject *body =
+        Py_XNewRef(event->body); /* "more_body" may be an object that takes the event to pieces when asked */
     int more = event->more_body == NULL ? 0 : PyObject_IsTrue(event->more_body);
     PyObject *ready = more < 0 ? NULL : write_body(http, body, more);
     Py_XDECREF(body);
+    return ready;
+}
+
+/* --------------------------------------------------------------------------------------- http.response.pathsend */
+
+static void release_fd(void *arg)
+{
+    close((int)(intptr_t)arg);
+}
+
+/* Of a regular file: -1 with an OSError that names it. O_NONBLOCK: a FIFO does not hold the loop up. */
+static int open_file(PyObject *path, struct stat *info)
+{
+    PyObject *bytes = NULL;
+    if (!PyUnicode_FSConverter(path, &bytes))
+        return -1;
+    int fd = open(PyBytes_AS_STRING(bytes), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    Py_DECREF(bytes);
+    if (fd >= 0 && fstat(fd, info) == 0 && S_ISREG(info->st_mode))
+        return fd;
+    if (fd >= 0) {
+        close(fd);
+        errno = S_ISDIR(info->st_mode) ? EISDIR : EINVAL;
+    }
+    PyErr_SetFromErrnoWithFilenameObject(PyExc_OSError, path);
+    return -1;
+}
+
+/* One that has grown since the application looked goes out as far as Content-Length says. */
+static PyObject *write_file(struct asgi_http *http, PyObject *path)
+{
+    struct stat info;
+    int fd = open_file(path, &info);
+    if (fd < 0)
+        return NULL;
+    int64_t declared = request_declared_length(http->request);
+    size_t count = (size_t)(declared >= 0 && declared < info.st_size ? declared : info.st_size);
+    struct body_ref ref = { release_fd, (void *)(intptr_t)fd };
+    return body_result(http, request_write_file(http->request, fd, 0, count, false, &ref), false);
+}
+
+/* The extension "Path Send": the whole file, and with it the end of the response. */
+static PyObject *send_path(struct asgi_http *http, PyObject *dict)
+{
+    if (!http->started || http->request->body_sent > 0) {
+        PyErr_SetString(PyExc_RuntimeError, http->started
+                                                ? "http.response.pathsend was sent after http.response.body"
+                                                : "http.response.pathsend was sent before http.response.start");
+        return NULL;
+    }
+    PyObject *path = Py_XNewRef(PyDict_GetItemWithError(dict, names.path));
+    if (path == NULL && !PyErr_Occurred())
+        PyErr_SetString(PyExc_ValueError, "http.response.pathsend needs the key \"path\"");
+    PyObject *ready = path != NULL ? write_file(http, path) : NULL;
+    Py_XDECREF(path);
     return ready;
 }
 
@@ -308,6 +372,8 @@ PyObject *asgi_send(struct asgi_http *http, PyObject *dict)
         return send_body(http, &event);
     if (asgi_is(type, names.http_response_start))
         return send_start(http, &event);
+    if (asgi_is(type, names.http_response_pathsend))
+        return send_path(http, dict);
     return PyErr_Format(PyExc_ValueError,
-                        "unexpected event %R: http.response.start and http.response.body can be sent here", type);
+                        "unexpected event %R: http.response.start, .body and .pathsend can be sent here", type);
 }

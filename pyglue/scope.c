@@ -227,8 +227,35 @@ static int put(PyObject *dict, PyObject *key, PyObject *value)
     return result;
 }
 
+/* What an application may add to, so each scope has one of its own. */
+static PyObject *extensions_new(void)
+{
+    PyObject *extensions = PyDict_New(), *path_send = PyDict_New();
+    if (extensions != NULL &&
+        (path_send == NULL || PyDict_SetItem(extensions, names.http_response_pathsend, path_send) < 0))
+        Py_CLEAR(extensions);
+    Py_XDECREF(path_send);
+    return extensions;
+}
+
+/* The template's own: is it as it was made, and does no request of before have it? */
+static bool is_untouched(PyObject *extensions)
+{
+    if (Py_REFCNT(extensions) != 1 || PyDict_GET_SIZE(extensions) != 1)
+        return false;
+    PyObject *path_send = PyDict_GetItemWithError(extensions, names.http_response_pathsend); // borrowed
+    return path_send != NULL && PyDict_CheckExact(path_send) && PyDict_GET_SIZE(path_send) == 0;
+}
+
+/* Each scope has its own, but for requests that come one after the other that can be the same. */
+static int put_extensions(struct scope_maker *maker, PyObject *template)
+{
+    maker->extensions = extensions_new(); // borrowed from the template
+    return put(template, names.extensions, maker->extensions);
+}
+
 /* Every key that a scope may have: replacing one is cheaper than adding one. */
-static PyObject *template_new(const struct scope_maker *maker, struct request *request)
+static PyObject *template_new(struct scope_maker *maker, struct request *request)
 {
     PyObject *dict = PyDict_New();
     if (dict == NULL)
@@ -238,12 +265,11 @@ static PyObject *template_new(const struct scope_maker *maker, struct request *r
         put(dict, names.server, endpoint_new(request_server(request), true)) < 0 ||
         put(dict, names.client, Py_NewRef(Py_None)) < 0 || put(dict, names.scheme, Py_NewRef(names.http)) < 0 ||
         put(dict, names.method, names_method(STR("GET"))) < 0 ||
-        put(dict, names.root_path, Py_NewRef(maker->root_path)) < 0 ||
-        put(dict, names.path, Py_NewRef(Py_None)) < 0 || put(dict, names.raw_path, Py_NewRef(Py_None)) < 0 ||
+        put(dict, names.root_path, Py_NewRef(maker->root_path)) < 0 || put(dict, names.path, Py_NewRef(Py_None)) < 0 ||
+        put(dict, names.raw_path, Py_NewRef(Py_None)) < 0 ||
         put(dict, names.query_string, PyBytes_FromStringAndSize(NULL, 0)) < 0 ||
         put(dict, names.headers, Py_NewRef(Py_None)) < 0 ||
-        (maker->state != NULL && put(dict, names.state, Py_NewRef(Py_None)) < 0) ||
-        (maker->timed && put(dict, names.extensions, Py_NewRef(Py_None)) < 0))
+        (maker->state != NULL && put(dict, names.state, Py_NewRef(Py_None)) < 0) || put_extensions(maker, dict) < 0)
         Py_CLEAR(dict);
     return dict;
 }
@@ -255,7 +281,8 @@ static PyObject *template_of(struct scope_maker *maker, struct request *request)
     if (maker->template == NULL || maker->endpoint != endpoint) {
         Py_XSETREF(maker->template, template_new(maker, request));
         maker->endpoint = endpoint;
-    }
+    } else if (!is_untouched(maker->extensions) && put_extensions(maker, maker->template) < 0)
+        Py_CLEAR(maker->template);
     return maker->template;
 }
 
@@ -276,15 +303,14 @@ static int fill(struct scope_maker *maker, PyObject *scope, struct request *requ
     if (!str_eq(request->method, STR("GET")) && put(scope, names.method, names_method(request->method)) < 0)
         return -1;
     if (request->query.len > 0 &&
-        put(scope, names.query_string,
-            PyBytes_FromStringAndSize(request->query.p, (Py_ssize_t)request->query.len)) < 0)
+        put(scope, names.query_string, PyBytes_FromStringAndSize(request->query.p, (Py_ssize_t)request->query.len)) < 0)
         return -1;
     return maker->state == NULL ? 0 : put(scope, names.state, PyDict_Copy(maker->state));
 }
 
 static int put_deadline(PyObject *scope, PyObject *deadline)
 {
-    PyObject *extensions = PyDict_New();
+    PyObject *extensions = extensions_new();
     if (extensions != NULL && PyDict_SetItem(extensions, names.licorne_deadline, deadline) < 0)
         Py_CLEAR(extensions);
     return put(scope, names.extensions, extensions);
@@ -321,10 +347,10 @@ static PyObject *websocket_template_new(PyObject *base)
     while (dict != NULL && PyDict_Next(base, &at, &key, &value))
         if (key != names.method && PyDict_SetItem(dict, key, value) < 0)
             Py_CLEAR(dict);
-    if (dict != NULL && (put(dict, names.type, Py_NewRef(names.websocket)) < 0 ||
-                         put(dict, names.scheme, Py_NewRef(names.ws)) < 0 ||
-                         put(dict, names.subprotocols, Py_NewRef(Py_None)) < 0 ||
-                         put(dict, names.extensions, Py_BuildValue("{O{}}", names.websocket_http_response)) < 0))
+    if (dict != NULL &&
+        (put(dict, names.type, Py_NewRef(names.websocket)) < 0 || put(dict, names.scheme, Py_NewRef(names.ws)) < 0 ||
+         put(dict, names.subprotocols, Py_NewRef(Py_None)) < 0 ||
+         put(dict, names.extensions, Py_BuildValue("{O{}}", names.websocket_http_response)) < 0))
         Py_CLEAR(dict);
     return dict;
 }
@@ -357,8 +383,8 @@ PyObject *scope_lifespan(struct scope_maker *maker, PyObject *state)
     /* Its version counts by itself: "2.0" of the lifespan's specification. */
     PyObject *asgi = PyDict_Copy(maker->asgi), *scope = PyDict_New();
     if (asgi == NULL || scope == NULL || put(asgi, names.spec_version, PyUnicode_FromString("2.0")) < 0 ||
-        put(scope, names.type, Py_NewRef(names.lifespan)) < 0 ||
-        put(scope, names.asgi, Py_NewRef(asgi)) < 0 || (state != NULL && PyDict_SetItem(scope, names.state, state) < 0))
+        put(scope, names.type, Py_NewRef(names.lifespan)) < 0 || put(scope, names.asgi, Py_NewRef(asgi)) < 0 ||
+        (state != NULL && PyDict_SetItem(scope, names.state, state) < 0))
         Py_CLEAR(scope);
     Py_XDECREF(asgi);
     return scope;

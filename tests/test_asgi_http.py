@@ -83,6 +83,7 @@ def test_scope(server: Server, client: Client) -> None:
         "client": list(local[:2]),
         "server": list(remote[:2]),
         "state": {"number": 1, "shared": scope["state"]["shared"]},
+        "extensions": {"http.response.pathsend": {}},
     }
 
 

@@ -163,7 +163,7 @@ def test_websocket_that_is_not_answered(asgi: Server) -> None:
 
 def test_without_a_limit_there_is_no_extension() -> None:
     with Server("deadline_apps:without", cwd=APPS) as server:
-        assert get(server, "/") == (200, b"[]")
+        assert get(server, "/") == (200, b"['http.response.pathsend']")
 
 
 # --- WSGI, inline and in threads

@@ -171,6 +171,12 @@ struct body_ref {
  * the last (equal to request_finish() afterwards; a response of one write without Content-Length gets one). */
 enum request_result request_write(struct request *request, struct str data, bool more, const struct body_ref *ref);
 
+/* The Content-Length that the application gave its response; -1: none. */
+static inline int64_t request_declared_length(const struct request *request)
+{
+    return request->core.response_length;
+}
+
 /* As request_write(), of a file: `count` bytes from `offset`; `fd` stays the caller's until release. */
 enum request_result request_write_file(struct request *request, int fd, off_t offset, size_t count, bool more,
                                        const struct body_ref *ref);
