@@ -2,7 +2,6 @@
  * is the standard library's selector loop, over our readers and writers (licorne/loop.py joins them). The attributes
  * that the standard library's code writes are descriptors here, so that C reads them without a dictionary. */
 #include "pyglue/aioloop.h"
-#include "pyglue/aioloop_address.h"
 #include "pyglue/aioloop_impl.h"
 #include "pyglue/module.h"
 
@@ -339,7 +338,19 @@ static PyMethodDef aioloop_methods[] = {
     { "_remove_reader", aioloop_remove_reader, METH_O, NULL },
     { "_remove_writer", aioloop_remove_writer, METH_O, NULL },
     { "_watched", aioloop_watched, METH_O, "What is watched of a descriptor: 1 read, 2 write, 3 both." },
-    { "_accept", address_accept, METH_O, "Accept a connection: (descriptor, peer's address), or None." },
+    { "_accept", FAST(aioloop_accept), METH_FASTCALL, "Accept what waits: (type, protocol factory, descriptor, server, how many)." },
+    { "_connect", FAST(aioloop_connect), METH_FASTCALL, "Begin to connect: (descriptor, future or None, address), or None." },
+    { "_connected", FAST(aioloop_connected), METH_FASTCALL, "A transport: (type, descriptor, protocol, waiter)." },
+    { "_attempt_recv", FAST(aioloop_sock_recv), METH_FASTCALL, "These return what came, or a Future." },
+    { "_attempt_recv_into", FAST(aioloop_sock_recv_into), METH_FASTCALL, NULL },
+    { "_attempt_recvfrom", FAST(aioloop_sock_recvfrom), METH_FASTCALL, NULL },
+    { "_attempt_recvfrom_into", FAST(aioloop_sock_recvfrom_into), METH_FASTCALL, NULL },
+    { "_attempt_sendall", FAST(aioloop_sock_sendall), METH_FASTCALL, NULL },
+    { "_attempt_sendto", FAST(aioloop_sock_sendto), METH_FASTCALL, NULL },
+    { "_attempt_accept", FAST(aioloop_sock_accept), METH_FASTCALL, NULL },
+    { "_attempt_connect", FAST(aioloop_sock_connect), METH_FASTCALL, NULL },
+    { "_attempt_ended", FAST(aioloop_sock_forget), METH_FASTCALL, "Ends what waits for a descriptor: (future, descriptor)." },
+    { "_ensure_fd_no_transport", aioloop_ensure_no_transport, METH_O, NULL },
     { "_add_callback", aioloop_add_callback, METH_O, NULL },
     { "_add_callback_signalsafe", aioloop_add_callback_signalsafe, METH_O, NULL },
     { "_write_to_self", aioloop_write_to_self, METH_NOARGS, NULL },
@@ -357,6 +368,7 @@ static PyGetSetDef aioloop_attributes[] = {
     FLAG("_debug", debug),
     FLAG("_closed", closed),
     FLAG("_stopping", stopping),
+    FLAG("_has_standard_transports", has_standard_transports),
     OBJECT("_current_handle", current_handle),
     OBJECT("_task_factory", task_factory),
     { "_thread_id", get_thread_id, set_thread_id, NULL, NULL },

@@ -79,21 +79,3 @@ bool address_from_python(PyObject *tuple, int family, struct address *address)
     return family == AF_INET ? v4_from_python(tuple, host, address) :
            family == AF_INET6 ? v6_from_python(tuple, host, address) : false;
 }
-
-PyObject *address_accept(PyObject *none, PyObject *listener)
-{
-    (void)none;
-    struct address peer = { .length = sizeof(peer.storage) };
-    int fd = PyObject_AsFileDescriptor(listener);
-    if (fd < 0)
-        return NULL;
-    fd = accept4(fd, (struct sockaddr *)&peer.storage, &peer.length, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR || errno == ECONNABORTED))
-        Py_RETURN_NONE;
-    if (fd < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
-    PyObject *address = address_to_python(&peer), *result = address ? Py_BuildValue("(iN)", fd, address) : NULL;
-    if (result == NULL)
-        close(fd);
-    return result;
-}

@@ -18,6 +18,3 @@ PyObject *address_to_python(const struct address *address);
 
 /* IPv4 and IPv6. False if it is not a tuple with a numeric host of that family: whoever knows more is to be asked. No exception. */
 bool address_from_python(PyObject *tuple, int family, struct address *address);
-
-/* A method: the connection that waits at a listening descriptor, as (descriptor, peer's address); None if none does. */
-PyObject *address_accept(PyObject *none, PyObject *listener);

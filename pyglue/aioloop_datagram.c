@@ -148,10 +148,10 @@ static int on_readable(struct datagram *d)
     return outcome == READ_RAISED ? -1 : 0;
 }
 
-void datagram_on_event(PyObject *self)
+static void on_event(struct aioloop *loop, int fd, PyObject *self, bool writer)
 {
+    (void)fd, (void)writer;
     struct datagram *d = DATAGRAM(self);
-    struct aioloop *loop = d->loop;
     PyObject *context = d->context; /* kept by the datagram, which the caller keeps */
     if (PyContext_Enter(context) < 0) {
         aioloop_raised(loop);
@@ -229,6 +229,19 @@ static PyObject *datagram_sendto(PyObject *self, PyObject *const *args, Py_ssize
     return tell_error(d) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+static PyObject *datagram_in_context(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *context = Py_NewRef(DATAGRAM(self)->context), *result = NULL;
+    bool entered = nargs > 0 && PyContext_Enter(context) == 0;
+    PyErr_Clear(); /* entered before: one of its callbacks is running */
+    if (nargs > 0)
+        result = PyObject_Vectorcall(args[0], args + 1, (size_t)nargs - 1, NULL);
+    if (entered && PyContext_Exit(context) < 0)
+        Py_CLEAR(result);
+    Py_DECREF(context);
+    return result;
+}
+
 /* --- methods and attributes ------------------------------------------------------------------------------------------- */
 
 static PyObject *datagram_start_reading(PyObject *self, PyObject *none)
@@ -237,7 +250,7 @@ static PyObject *datagram_start_reading(PyObject *self, PyObject *none)
     struct datagram *d = DATAGRAM(self);
     if (d->closing)
         Py_RETURN_NONE;
-    if (aioloop_check_open(d->loop) < 0 || watch_set(d->loop, d->fd, false, self) < 0)
+    if (aioloop_check_open(d->loop) < 0 || watch_set(d->loop, d->fd, false, self, on_event) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -330,19 +343,21 @@ static void datagram_dealloc(PyObject *self)
 
 static PyMethodDef datagram_methods[] = {
     { "sendto", (PyCFunction)(void (*)(void))datagram_sendto, METH_FASTCALL | METH_KEYWORDS, "Send a datagram." },
+    { "in_context", (PyCFunction)(void (*)(void))datagram_in_context, METH_FASTCALL,
+      "Call in the context of the transport's callbacks: (callback, ...)." },
     { "start_reading", datagram_start_reading, METH_NOARGS, "Watch the socket, and feed the protocol." },
     { 0 },
 };
 
 static PyMemberDef datagram_members[] = {
-    { "buffer", T_OBJECT, offsetof(struct datagram, buffer), 0, NULL },
-    { "closing", T_BOOL, offsetof(struct datagram, closing), 0, NULL },
-    { "conn_lost", T_INT, offsetof(struct datagram, conn_lost), 0, NULL },
+    { "_buffer", T_OBJECT, offsetof(struct datagram, buffer), 0, NULL },
+    { "_closing", T_BOOL, offsetof(struct datagram, closing), 0, NULL },
+    { "_conn_lost", T_INT, offsetof(struct datagram, conn_lost), 0, NULL },
     { 0 },
 };
 
 static PyGetSetDef datagram_attributes[] = {
-    { "protocol", get_protocol, set_protocol, NULL, NULL },
+    { "_protocol", get_protocol, set_protocol, NULL, NULL },
     { 0 },
 };
 

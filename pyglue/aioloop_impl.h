@@ -5,7 +5,9 @@
  *     aioloop_handle.c  Handle and TimerHandle
  *     aioloop_timer.c   the heap of timers
  *     aioloop_watch.c   readers and writers
- *     aioloop_stream.c  the hot half of socket and pipe transports
+ *     aioloop_stream.c  the hot half of socket and pipe transports; aioloop_connection.c  the rest of a socket's
+ *     aioloop_accept.c, aioloop_connect.c  where connections come from
+ *     aioloop_sock.c    sock_recv() and its relations
  *     aioloop_datagram.c  that of UDP transports
  *     aioloop_tls.c     that of TLS protocols
  *     aioloop_state.c   types, names, what is used of asyncio
@@ -45,10 +47,13 @@ struct handle_spares {
     X(_cancelled) X(_run) X(_callback_failed) X(_slow_callback) X(_check_callback) X(slow_callback_duration)           \
     X(_warn_lost)                                                                                                      \
     /* of protocols */                                                                                                 \
-    X(connection_lost) X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
+    X(connection_made) X(connection_lost) X(eof_received) X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
     /* of transports */                                                                                                \
     X(_fatal_error) X(_maybe_pause_protocol) X(_maybe_resume_protocol) X(_read_ready__on_eof)                          \
-    X(_call_connection_lost) X(_protocol_failed) X(_sendto) X(write)                                                   \
+    X(_call_connection_lost) X(_protocol_failed) X(_sendto) X(_start) X(_attach) X(_detach) X(write) X(close)           \
+    X(peername) X(sockname) X(socket) X(_io_refs) X(_decref_socketios)                                                                                 \
+    /* of futures */                                                                                                   \
+    X(done) X(set_result) X(set_exception)                                                                             \
     /* of TLS */                                                                                                       \
     X(pending) X(read) X(_sslobj) X(_call_eof_received) X(_start_shutdown) X(_do_write) X(_process_outgoing)           \
     X(_control_ssl_reading) X(_taken_in) X(_write_slowly)
@@ -58,7 +63,7 @@ struct handle_spares {
 
 struct aioloop_state {
     PyTypeObject *loop_type, *tls_type; /* borrowed: the state is kept by these types' dictionaries */
-    PyTypeObject *handle_type, *timer_type, *stream_type, *datagram_type;
+    PyTypeObject *handle_type, *timer_type, *stream_type, *connection_type, *datagram_type, *operation_type;
     struct handle_spares spare_handles, spare_timers;
     PyObject *task_type, *future_type, *buffered_protocol; /* asyncio's */
     PyObject *base_create_task;           /* asyncio.base_events.BaseEventLoop.create_task: for task factories */
@@ -69,7 +74,10 @@ struct aioloop_state {
     PyObject *task_done;                  /* the method Task.done */
     PyTypeObject *step_type;              /* of what Task.__init__ passes to call_soon(); NULL: none was seen yet */
     PyObject *kw_loop, *kw_name_loop;     /* names of keyword arguments, for vectorcalls */
+    PyObject *socket_type, *transport_socket; /* socket.socket, asyncio.trsock.TransportSocket */
+    PyObject *check_no_transport; /* the standard loop's _ensure_fd_no_transport */
     PyObject *tls_wrapped, *tls_again;    /* sslproto.SSLProtocolState.WRAPPED, SSLAgainErrors; NULL on Python 3.10 */
+    bool server_knows;                    /* asyncio.Server is told which connection comes and goes: Python 3.13 */
     bool eager_start;                     /* asyncio.Task can start eagerly, and does so without fault */
 };
 
@@ -174,6 +182,7 @@ struct aioloop {
     struct list unflushed; /* streams with pending writes; each holds a reference */
 
     bool debug, closed, stopping;
+    bool has_standard_transports; /* there are, or were, transports of the standard library's */
     unsigned long thread_id; /* of the thread that runs it; 0: not running */
     PyObject *current_handle, *task_factory; /* None or the object */
 
@@ -222,14 +231,32 @@ struct aioloop *aioloop_loop_checked(PyObject *object);
 
 /* aioloop_stream.c */
 int stream_add(struct aioloop_state *state, PyObject *module);
-void stream_on_event(PyObject *stream, bool writer);
+int connection_add(struct aioloop_state *state, PyObject *module);
 void streams_flush(struct aioloop *self);
 void streams_drop(struct aioloop *self);
 int streams_traverse(struct aioloop *self, visitproc visit, void *arg);
 
+/* aioloop_accept.c */
+PyObject *aioloop_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
+/* aioloop_connect.c */
+PyObject *aioloop_connect(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
+/* aioloop_sock.c */
+int operation_add(struct aioloop_state *state, PyObject *module);
+PyObject *aioloop_sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_recvfrom(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_recvfrom_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_sendall(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_sendto(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_connect(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *aioloop_sock_forget(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+
 /* aioloop_datagram.c */
 int datagram_add(struct aioloop_state *state, PyObject *module);
-void datagram_on_event(PyObject *datagram);
 
 /* aioloop_tls.c */
 int tls_add(struct aioloop_state *state, PyObject *module, PyObject *capsule);
@@ -238,21 +265,35 @@ int tls_add(struct aioloop_state *state, PyObject *module, PyObject *capsule);
 int tls_data_received(PyObject *protocol, char *data, Py_ssize_t n);
 
 /* aioloop_watch.c */
-/* `who`: a handle, queued when the descriptor is ready, or a stream or datagram, called at once. Takes its own reference; whoever
- * was there before is cancelled. -1 with an exception. */
-int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who);
+/* `on_event` is called with `who` when the descriptor is ready, inside the poll; it reports what it raises (aioloop_raised()).
+ * NULL: `who` is a handle, to be queued. Takes its own reference; whoever was there before is cancelled. -1 with an
+ * exception. */
+typedef void watch_event(struct aioloop *self, int fd, PyObject *who, bool writer);
+int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who, watch_event *on_event);
 /* Whether somebody was there. */
 bool watch_unset(struct aioloop *self, int fd, bool writer);
 PyObject *aioloop_add_reader(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *aioloop_add_writer(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *aioloop_remove_reader(PyObject *self, PyObject *fd);
+/* RuntimeError if a transport uses the descriptor. */
+int watch_check_unused(struct aioloop *self, int fd, PyObject *object);
+PyObject *aioloop_ensure_no_transport(PyObject *self, PyObject *fd);
+/* How many to take at once from a listening descriptor: the last event's number. */
+int *watch_burst(struct aioloop *self, int fd);
+PyObject *watch_who(struct aioloop *self, int fd, bool writer);
 PyObject *aioloop_remove_writer(PyObject *self, PyObject *fd);
 /* What is watched: 1 reader, 2 writer, 3 both. */
 PyObject *aioloop_watched(PyObject *self, PyObject *fd);
+/* The open connection that a descriptor belongs to: borrowed, or NULL. It says so itself. */
+PyObject *watch_owner(struct aioloop *self, int fd);
+int watch_own(struct aioloop *self, int fd, PyObject *owner);
+void watch_disown(struct aioloop *self, int fd, PyObject *owner);
 int watches_traverse(struct aioloop *self, visitproc visit, void *arg);
 void watches_free(struct aioloop *self);
 
 /* aioloop_task.c */
+/* sys.hexversion; 0 if it cannot be read. */
+unsigned long runtime_version(void);
 int task_state_init(struct aioloop_state *state);
 PyObject *aioloop_create_future(PyObject *self, PyObject *none);
 PyObject *aioloop_create_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);

@@ -90,7 +90,8 @@ static bool poll_is_due(struct aioloop *self, uint64_t now_ns)
            now_ns - self->polled_ns >= POLL_EVERY_NS;
 }
 
-/* Returns the time afterwards. */
+/* Returns the time afterwards, which libev has just read. Without callbacks that are ready nobody has read the clock before
+ * (`now_ns` is 0), as libev knows how long to wait for a timer, or that it is due. */
 static uint64_t poll(struct aioloop *self, uint64_t now_ns)
 {
     bool may_wait = self->ready.count == 0 && !self->stopping && !timer_is_due(self, now_ns);
@@ -99,7 +100,7 @@ static uint64_t poll(struct aioloop *self, uint64_t now_ns)
     self->queue_events = self->ready.count > 0;
     loop_poll(self->loop, may_wait);
     self->turns = 0;
-    now_ns = self->polled_ns = clock_ns();
+    now_ns = self->polled_ns = loop_now_ns(self->loop);
     if (may_wait)
         self->let_go_ns = now_ns;
     return now_ns;
@@ -219,7 +220,7 @@ static void settle(struct aioloop *self, bool failed)
 
 static int turn(struct aioloop *self)
 {
-    uint64_t now_ns = clock_ns();
+    uint64_t now_ns = self->ready.count > 0 ? clock_ns() : 0;
     if (poll_is_due(self, now_ns))
         now_ns = poll(self, now_ns);
     int outcome = queue_due_timers(self, now_ns);

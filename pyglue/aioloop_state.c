@@ -6,7 +6,7 @@ static void state_free(PyObject *capsule)
 {
     struct aioloop_state *state = PyCapsule_GetPointer(capsule, AIOLOOP_STATE_NAME);
     handle_spares_free(state);
-    PyTypeObject **types[] = { &state->handle_type, &state->timer_type, &state->stream_type, &state->datagram_type };
+    PyTypeObject **types[] = { &state->handle_type, &state->timer_type, &state->stream_type, &state->connection_type, &state->datagram_type, &state->operation_type };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         Py_CLEAR(*types[i]);
 #define FREE(name) Py_CLEAR(state->str_##name);
@@ -15,6 +15,7 @@ static void state_free(PyObject *capsule)
     PyObject **objects[] = { &state->task_type, &state->future_type, &state->buffered_protocol,
                              &state->base_create_task, &state->extract_stack, &state->repr_info,
                              &state->kw_loop, &state->kw_name_loop, &state->task_done,
+                             &state->socket_type, &state->transport_socket, &state->check_no_transport,
                              &state->tls_wrapped, &state->tls_again };
     for (size_t i = 0; i < sizeof(objects) / sizeof(objects[0]); i++)
         Py_CLEAR(*objects[i]);
@@ -43,10 +44,17 @@ static int state_init(struct aioloop_state *state, PyObject *module)
     state->buffered_protocol = method_of("asyncio", NULL, "BufferedProtocol");
     if (state->extract_stack == NULL || state->repr_info == NULL || state->buffered_protocol == NULL)
         return -1;
+    state->socket_type = method_of("socket", NULL, "socket");
+    state->transport_socket = method_of("asyncio.trsock", NULL, "TransportSocket");
+    state->check_no_transport = method_of("asyncio.selector_events", "BaseSelectorEventLoop", "_ensure_fd_no_transport");
+    if (state->socket_type == NULL || state->transport_socket == NULL || state->check_no_transport == NULL)
+        return -1;
+    state->server_knows = runtime_version() >= 0x030D0000;
     state->tls_wrapped = method_of("asyncio.sslproto", "SSLProtocolState", "WRAPPED");
     state->tls_again = state->tls_wrapped ? method_of("asyncio.sslproto", NULL, "SSLAgainErrors") : NULL;
     PyErr_Clear(); /* Python 3.10, or one without ssl */
-    if (handle_add(state, module) < 0 || stream_add(state, module) < 0 || datagram_add(state, module) < 0)
+    if (handle_add(state, module) < 0 || stream_add(state, module) < 0 || connection_add(state, module) < 0 ||
+        datagram_add(state, module) < 0 || operation_add(state, module) < 0)
         return -1;
     return task_state_init(state);
 }

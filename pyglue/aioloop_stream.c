@@ -1,6 +1,7 @@
-/* aioloop_stream: the type Stream, the hot half of a transport over a socket or a pipe: read() into the protocol, write()
- * out of it. The other half is the standard library's transport (licorne/transports.py joins them): what it keeps in
- * attributes, such as _closing or _buffer, is kept here, and it finds it by descriptors. */
+/* aioloop_stream: what transports over sockets and pipes have in common, and the type Stream, the hot half of a pipe's:
+ * read() into the protocol, write() out of it. The other half is the standard library's transport
+ * (licorne/_transports.py joins them): what it keeps in attributes, such as _closing or _buffer, is kept here, and it finds
+ * it by descriptors. */
 #include "pyglue/aioloop_stream.h"
 
 #include <structmember.h>
@@ -36,9 +37,12 @@ int stream_call(struct stream *s, PyObject *method, PyObject *argument)
     return result ? 0 : -1;
 }
 
+/* False if it was entered before, by us or by a handle. */
 static bool enter(struct stream *s)
 {
     bool enters = !s->entered && PyContext_Enter(s->context) == 0;
+    if (!enters)
+        PyErr_Clear();
     s->entered |= enters;
     return enters;
 }
@@ -53,7 +57,7 @@ int stream_call_in_context(struct stream *s, PyObject *method)
 {
     PyObject *context = Py_NewRef(s->context);
     bool entered = enter(s);
-    int outcome = PyErr_Occurred() ? -1 : stream_call(s, method, NULL);
+    int outcome = stream_call(s, method, NULL);
     if (entered && leave(s, context) < 0)
         outcome = -1;
     Py_DECREF(context);
@@ -62,13 +66,13 @@ int stream_call_in_context(struct stream *s, PyObject *method)
 
 /* --- events ----------------------------------------------------------------------------------------------------------- */
 
-void stream_on_event(PyObject *self, bool writer)
+void stream_on_event(struct aioloop *loop, int fd, PyObject *self, bool writer)
 {
+    (void)fd;
     struct stream *s = STREAM(self);
-    struct aioloop *loop = s->loop;
     PyObject *context = s->context; /* kept by the stream, which the caller keeps */
     bool entered = enter(s);
-    int outcome = PyErr_Occurred() ? -1 : writer ? stream_on_writable(s) : stream_on_readable(s);
+    int outcome = writer ? stream_on_writable(s) : stream_on_readable(s);
     if (outcome < 0)
         aioloop_raised(loop);
     if (entered && leave(s, context) < 0)
@@ -85,50 +89,59 @@ static PyObject *stream_method_flush(PyObject *self, PyObject *none)
     Py_RETURN_NONE;
 }
 
-static PyObject *stream_start_reading(PyObject *self, PyObject *none)
+int stream_start_reading(struct stream *s)
 {
-    (void)none;
-    struct stream *s = STREAM(self);
-    if (aioloop_check_open(s->loop) < 0 || watch_set(s->loop, s->fd, false, self) < 0)
-        return NULL;
-    Py_RETURN_NONE;
+    if (s->closing || s->paused)
+        return 0;
+    return aioloop_check_open(s->loop) < 0 ? -1 : watch_set(s->loop, s->fd, false, (PyObject *)s, stream_on_event);
 }
 
-static PyObject *stream_is_closing(PyObject *self, PyObject *none)
+static PyObject *stream_method_start_reading(PyObject *self, PyObject *none)
+{
+    (void)none;
+    return stream_start_reading(STREAM(self)) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+PyObject *stream_is_closing(PyObject *self, PyObject *none)
 {
     (void)none;
     return PyBool_FromLong(STREAM(self)->closing);
 }
 
-static PyObject *stream_is_reading(PyObject *self, PyObject *none)
+PyObject *stream_is_reading(PyObject *self, PyObject *none)
 {
     (void)none;
     return PyBool_FromLong(!STREAM(self)->closing && !STREAM(self)->paused);
 }
 
-static PyObject *stream_get_write_buffer_size(PyObject *self, PyObject *none)
+PyObject *stream_get_write_buffer_size(PyObject *self, PyObject *none)
 {
     (void)none;
-    return PyLong_FromSsize_t((Py_ssize_t)STREAM(self)->pending_bytes + stream_buffered(STREAM(self)));
+    return PyLong_FromSsize_t(stream_unsent(STREAM(self)));
 }
 
-static PyObject *stream_connection_lost(PyObject *self, PyObject *exception)
+PyObject *stream_connection_lost(struct stream *s, PyObject *exception)
 {
-    struct stream *s = STREAM(self);
-    PyObject *context = Py_NewRef(s->context), *protocol = Py_NewRef(s->protocol), *result = NULL;
+    PyObject *lost = PyObject_GetAttr(s->protocol, stream_state(s)->str_connection_lost);
+    PyObject *result = lost ? stream_run(s, lost, exception) : NULL;
+    Py_XDECREF(lost);
+    return result;
+}
+
+PyObject *stream_run(struct stream *s, PyObject *callback, PyObject *argument)
+{
+    PyObject *context = Py_NewRef(s->context), *args[] = { NULL, argument };
     bool entered = enter(s);
-    if (!PyErr_Occurred())
-        result = PyObject_CallMethodOneArg(protocol, stream_state(s)->str_connection_lost, exception);
+    PyObject *result = PyObject_Vectorcall(callback, args + 1, (argument ? 1 : 0) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     if (entered && leave(s, context) < 0)
         Py_CLEAR(result);
-    Py_DECREF(protocol);
     Py_DECREF(context);
     return result;
 }
 
 /* --- attributes --------------------------------------------------------------------------------------------------------------- */
 
-static PyObject *get_buffer_attribute(PyObject *self, void *closure)
+PyObject *stream_get_buffer(PyObject *self, void *closure)
 {
     (void)closure;
     struct stream *s = STREAM(self);
@@ -140,13 +153,13 @@ static PyObject *get_buffer_attribute(PyObject *self, void *closure)
 }
 
 /* The standard library sets it once, to an empty one. */
-static int set_buffer_attribute(PyObject *self, PyObject *value, void *closure)
+int stream_set_buffer(PyObject *self, PyObject *value, void *closure)
 {
     (void)self, (void)value, (void)closure;
     return 0;
 }
 
-static PyObject *get_protocol(PyObject *self, void *closure)
+PyObject *stream_get_protocol_attribute(PyObject *self, void *closure)
 {
     (void)closure;
     PyObject *protocol = STREAM(self)->protocol;
@@ -162,43 +175,91 @@ static int is_buffered_protocol(struct aioloop_state *state, PyObject *protocol)
     return PyObject_HasAttr(protocol, state->str_get_buffer);
 }
 
-/* None says that the connection is lost: the descriptor is closed, its number may be another's by now. And the transport
- * is let go of, so that no cycle is left. */
-static int set_protocol(PyObject *self, PyObject *value, void *closure)
+static void forget_transport(struct stream *s)
 {
-    (void)closure;
-    struct stream *s = STREAM(self);
-    int buffered = value && value != Py_None ? is_buffered_protocol(stream_state(s), value) : 0;
+    PyObject *transport = s->transport;
+    s->transport = NULL;
+    if (transport != (PyObject *)s)
+        Py_XDECREF(transport);
+}
+
+int stream_set_protocol(struct stream *s, PyObject *protocol)
+{
+    int buffered = protocol ? is_buffered_protocol(stream_state(s), protocol) : 0;
     if (buffered < 0)
         return -1;
     s->buffered_protocol = buffered;
-    s->tls = value && PyObject_TypeCheck(value, stream_state(s)->tls_type);
-    Py_XSETREF(s->protocol, Py_XNewRef(value));
-    if (value != NULL && value != Py_None)
+    s->tls = protocol && PyObject_TypeCheck(protocol, stream_state(s)->tls_type);
+    Py_XSETREF(s->protocol, Py_XNewRef(protocol));
+    if (protocol != NULL)
         return 0;
     s->fd = -1;
     s->conn_lost += s->conn_lost == 0;
     stream_drop_pending(s);
     Py_CLEAR(s->buffer);
-    Py_CLEAR(s->transport);
+    forget_transport(s);
     return 0;
 }
 
-static PyObject *get_empty_waiter(PyObject *self, void *closure)
+int stream_set_protocol_attribute(PyObject *self, PyObject *value, void *closure)
+{
+    (void)closure;
+    return stream_set_protocol(STREAM(self), value == Py_None ? NULL : value);
+}
+
+PyObject *stream_get_empty_waiter(PyObject *self, void *closure)
 {
     (void)closure;
     PyObject *waiter = STREAM(self)->empty_waiter;
     return Py_NewRef(waiter ? waiter : Py_None);
 }
 
-static int set_empty_waiter(PyObject *self, PyObject *value, void *closure)
+int stream_set_empty_waiter(PyObject *self, PyObject *value, void *closure)
 {
     (void)closure;
     Py_XSETREF(STREAM(self)->empty_waiter, value == Py_None ? NULL : Py_XNewRef(value));
     return 0;
 }
 
+static Py_ssize_t *limit_of(PyObject *self, void *closure)
+{
+    return (Py_ssize_t *)((char *)self + (size_t)closure);
+}
+
+PyObject *stream_get_limit(PyObject *self, void *closure)
+{
+    return PyLong_FromSsize_t(*limit_of(self, closure));
+}
+
+/* Any number will do, as in asyncio; what is too large is as good as no limit. */
+int stream_set_limit(PyObject *self, PyObject *value, void *closure)
+{
+    PyObject *number = value ? PyNumber_Long(value) : NULL;
+    Py_ssize_t limit = number ? PyNumber_AsSsize_t(number, NULL) : PY_SSIZE_T_MAX;
+    Py_XDECREF(number);
+    if (number == NULL && value != NULL && PyErr_ExceptionMatches(PyExc_OverflowError))
+        PyErr_Clear(); /* infinity */
+    if (PyErr_Occurred())
+        return -1;
+    *limit_of(self, closure) = limit;
+    return 0;
+}
+
 /* --- the type ------------------------------------------------------------------------------------------------------------------- */
+
+int stream_init(struct stream *s, struct aioloop *loop, PyObject *transport, int fd)
+{
+    s->pending = s->pending_inline;
+    s->pending_capacity = PENDING_INLINE;
+    list_init(&s->unflushed);
+    s->loop = AIOLOOP(Py_NewRef((PyObject *)loop));
+    s->transport = transport == (PyObject *)s ? transport : Py_NewRef(transport);
+    s->fd = fd;
+    s->high_water = 64 * 1024;
+    s->low_water = 16 * 1024;
+    s->context = PyContext_CopyCurrent();
+    return s->context ? 0 : -1;
+}
 
 static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -210,25 +271,19 @@ static PyObject *stream_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     struct stream *s = STREAM(type->tp_alloc(type, 0));
     if (s == NULL)
         return NULL;
-    s->loop = AIOLOOP(Py_NewRef(loop));
-    s->transport = Py_NewRef(transport);
-    s->fd = fd;
     s->pipe = pipe;
-    s->pending = s->pending_inline;
-    s->pending_capacity = PENDING_INLINE;
-    list_init(&s->unflushed);
-    s->context = PyContext_CopyCurrent();
-    if (s->context == NULL)
+    if (stream_init(s, AIOLOOP(loop), transport, fd) < 0)
         Py_CLEAR(s);
     return (PyObject *)s;
 }
 
-static int stream_traverse(PyObject *self, visitproc visit, void *arg)
+int stream_traverse(PyObject *self, visitproc visit, void *arg)
 {
     struct stream *s = STREAM(self);
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(s->loop);
-    Py_VISIT(s->transport);
+    if (s->transport != self)
+        Py_VISIT(s->transport);
     Py_VISIT(s->protocol);
     Py_VISIT(s->context);
     Py_VISIT(s->empty_waiter);
@@ -236,25 +291,29 @@ static int stream_traverse(PyObject *self, visitproc visit, void *arg)
 }
 
 /* The loop stays: every method needs it. */
-static int stream_clear(PyObject *self)
+int stream_clear(PyObject *self)
 {
     struct stream *s = STREAM(self);
-    Py_CLEAR(s->transport);
+    forget_transport(s);
     Py_CLEAR(s->protocol);
     Py_CLEAR(s->empty_waiter);
     return 0;
 }
 
-static void stream_dealloc(PyObject *self)
+void stream_done(struct stream *s)
 {
-    struct stream *s = STREAM(self);
-    PyTypeObject *type = Py_TYPE(self);
-    PyObject_GC_UnTrack(self);
-    stream_clear(self);
+    stream_clear((PyObject *)s);
     stream_drop_pending(s);
     Py_CLEAR(s->buffer);
     Py_CLEAR(s->context);
     Py_CLEAR(s->loop);
+}
+
+static void stream_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    stream_done(STREAM(self));
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -263,28 +322,15 @@ static PyMethodDef stream_methods[] = {
     { "write", stream_write, METH_O, "Write bytes; they leave at the end of the turn, or when the socket takes them." },
     { "writelines", stream_writelines, METH_O, "Write each of an iterable." },
     { "flush", stream_method_flush, METH_NOARGS, "Send now what was written in this turn." },
-    { "start_reading", stream_start_reading, METH_NOARGS, "Watch the socket, and feed the protocol." },
-    { "connection_lost", stream_connection_lost, METH_O, "Tell the protocol, in the connection's context." },
+    { "start_reading", stream_method_start_reading, METH_NOARGS, "Watch the socket, and feed the protocol." },
     { "is_closing", stream_is_closing, METH_NOARGS, "Whether it is closing or closed." },
     { "is_reading", stream_is_reading, METH_NOARGS, "Whether the protocol is fed." },
     { "get_write_buffer_size", stream_get_write_buffer_size, METH_NOARGS, "Bytes that have not left yet." },
     { 0 },
 };
 
-static PyMemberDef stream_members[] = {
-    { "conn_lost", T_INT, offsetof(struct stream, conn_lost), 0, NULL },
-    { "eof", T_BOOL, offsetof(struct stream, eof), 0, NULL },
-    { "closing", T_BOOL, offsetof(struct stream, closing), 0, NULL },
-    { "paused", T_BOOL, offsetof(struct stream, paused), 0, NULL },
-    { 0 },
-};
-
-static PyGetSetDef stream_attributes[] = {
-    { "buffer", get_buffer_attribute, set_buffer_attribute, NULL, NULL },
-    { "protocol", get_protocol, set_protocol, NULL, NULL },
-    { "empty_waiter", get_empty_waiter, set_empty_waiter, NULL, NULL },
-    { 0 },
-};
+static PyMemberDef stream_members[] = { STREAM_MEMBERS, { 0 } };
+static PyGetSetDef stream_attributes[] = { STREAM_ATTRIBUTES, { 0 } };
 
 static PyType_Slot stream_slots[] = {
     { Py_tp_doc, "The native half of a transport: (loop, transport, fd, is it a pipe)." },

@@ -98,15 +98,30 @@ static int keep_rest(struct stream *s, size_t sent)
     return 0;
 }
 
+/* What the protocol is told of is the standard library's: `_maybe_pause_protocol` and its counterpart. */
+static int maybe_pause(struct stream *s)
+{
+    if (s->protocol_paused || stream_unsent(s) <= s->high_water)
+        return 0;
+    return stream_call_in_context(s, stream_state(s)->str__maybe_pause_protocol);
+}
+
+static int maybe_resume(struct stream *s)
+{
+    if (!s->protocol_paused || stream_unsent(s) > s->low_water)
+        return 0;
+    return stream_call(s, stream_state(s)->str__maybe_resume_protocol, NULL);
+}
+
 static int keep_rest_and_watch(struct stream *s, size_t sent)
 {
     int outcome = keep_rest(s, sent);
     stream_drop_pending(s);
     if (outcome < 0 || s->loop->loop == NULL)
         return outcome;
-    if (watch_set(s->loop, s->fd, true, (PyObject *)s) < 0)
+    if (watch_set(s->loop, s->fd, true, (PyObject *)s, stream_on_event) < 0)
         return -1;
-    return stream_call_in_context(s, stream_state(s)->str__maybe_pause_protocol);
+    return maybe_pause(s);
 }
 
 /* A pipe's transport leaves it to us to note that the connection is lost. */
@@ -189,7 +204,7 @@ static int buffer_more(struct stream *s, PyObject *data)
         return -1;
     int outcome = buffer_append(s, view.buf, view.len);
     PyBuffer_Release(&view);
-    return outcome < 0 ? -1 : stream_call_in_context(s, stream_state(s)->str__maybe_pause_protocol);
+    return outcome < 0 ? -1 : maybe_pause(s);
 }
 
 static bool is_bytes_like(PyObject *data)
@@ -305,8 +320,7 @@ int stream_on_writable(struct stream *s)
         PyErr_SetFromErrno(PyExc_OSError);
         return write_failed(s);
     }
-    if (buffer_drop(s, n) < 0 || stream_call(s, stream_state(s)->str__maybe_resume_protocol, NULL) < 0 ||
-        stream_flush(s) < 0)
+    if (buffer_drop(s, n) < 0 || maybe_resume(s) < 0 || stream_flush(s) < 0)
         return -1;
     return stream_buffered(s) == 0 && !s->conn_lost ? write_drained(s) : 0;
 }

@@ -26,7 +26,7 @@ static PyObject *base_create_task(void)
 }
 
 /* Of the interpreter that runs, not of the headers: 0 when it cannot be read. */
-static unsigned long runtime_version(void)
+unsigned long runtime_version(void)
 {
     PyObject *version = PySys_GetObject("hexversion"); // borrowed
     return version ? PyLong_AsUnsignedLong(version) : 0;

@@ -4,33 +4,32 @@
  * is assumed about what is behind a number: a change of interest always stops, sets and starts the watcher, which
  * makes libev ask the kernel anew, and an error that it reports about a descriptor is not passed on: as with the
  * standard loop, a closed descriptor is simply never ready. */
-#include "pyglue/aioloop_impl.h"
+#include "pyglue/aioloop_stream.h"
 
 #include <sys/epoll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+struct side {
+    PyObject *who; /* NULL: nobody */
+    watch_event *on_event;
+};
+
 struct watch {
     struct ev_io io;
     struct aioloop *loop;
-    PyObject *reader, *writer; /* handles, streams, datagrams; NULL: none */
-    size_t queued[2];          /* the ready queue's head once what was last queued for them has been taken out */
+    struct side sides[2]; /* reader, writer */
+    PyObject *owner;      /* borrowed: a connection, while it is open */
+    int burst;            /* of a listener: connections at once */
+    size_t queued[2];     /* the ready queue's head once what was last queued for them has been taken out */
 };
 
 /* --- events ----------------------------------------------------------------------------------------------------------- */
 
-static bool is_native(struct aioloop *self, PyObject *who)
+static void call_side(struct watch *w, bool writer)
 {
-    return Py_TYPE(who) == self->state->stream_type || Py_TYPE(who) == self->state->datagram_type;
-}
-
-static void call_native(struct aioloop *self, PyObject *who, bool writer)
-{
-    Py_INCREF(who); /* it may be removed by what it calls */
-    if (Py_TYPE(who) == self->state->stream_type)
-        stream_on_event(who, writer);
-    else
-        datagram_on_event(who);
+    PyObject *who = Py_NewRef(w->sides[writer].who); /* it may be removed by what it calls */
+    w->sides[writer].on_event(w->loop, w->io.fd, who, writer);
     Py_DECREF(who);
 }
 
@@ -38,32 +37,33 @@ static void call_native(struct aioloop *self, PyObject *who, bool writer)
 static void run_reader(void *watch)
 {
     struct watch *w = watch;
-    if (w->reader != NULL && is_native(w->loop, w->reader))
-        call_native(w->loop, w->reader, false);
+    if (w->sides[false].on_event != NULL)
+        call_side(w, false);
 }
 
 static void run_writer(void *watch)
 {
     struct watch *w = watch;
-    if (w->writer != NULL && is_native(w->loop, w->writer))
-        call_native(w->loop, w->writer, true);
+    if (w->sides[true].on_event != NULL)
+        call_side(w, true);
 }
 
 /* What was ready before the poll runs before what the poll found, as with the standard loop. */
-static void notify(struct watch *w, PyObject *who, bool writer)
+static void notify(struct watch *w, bool writer)
 {
-    if (who == NULL)
-        return;
+    struct side *side = &w->sides[writer];
     struct aioloop *self = w->loop;
-    bool native = is_native(self, who);
+    if (side->who == NULL)
+        return;
+    bool native = side->on_event != NULL;
     if (native && !self->queue_events) {
-        call_native(self, who, writer);
+        call_side(w, writer);
         return;
     }
     if (w->queued[writer] > self->ready.head) /* of an earlier poll: still waiting, in a long queue */
         return;
     w->queued[writer] = self->ready.head + self->ready.count + 1;
-    struct ready entry = { native ? writer ? run_writer : run_reader : NULL, native ? (void *)w : Py_NewRef(who) };
+    struct ready entry = { native ? writer ? run_writer : run_reader : NULL, native ? (void *)w : Py_NewRef(side->who) };
     if (ready_push(&self->ready, entry) < 0)
         PyErr_WriteUnraisable((PyObject *)self); /* out of memory; it is ready again in the next turn */
 }
@@ -75,15 +75,15 @@ static void on_ready(struct ev_loop *ev, struct ev_io *io, int events)
     if (events & EV_ERROR)
         return; /* closed under our feet: libev has stopped the watcher */
     if (events & EV_READ)
-        notify(w, w->reader, false);
+        notify(w, false);
     if (events & EV_WRITE)
-        notify(w, w->writer, true);
+        notify(w, true);
 }
 
 static void watch_apply(struct watch *w, int fd)
 {
     struct ev_loop *ev = loop_ev(w->loop->loop);
-    int events = (w->reader ? EV_READ : 0) | (w->writer ? EV_WRITE : 0);
+    int events = (w->sides[false].who ? EV_READ : 0) | (w->sides[true].who ? EV_WRITE : 0);
     ev_io_stop(ev, &w->io);
     aioloop_wake(w->loop); /* does nothing but when another thread changes what a waiting loop watches */
     if (events == 0)
@@ -174,8 +174,8 @@ int watches_traverse(struct aioloop *self, visitproc visit, void *arg)
 {
     for (int fd = 0; fd < self->watches_count; fd++)
         if (self->watches[fd] != NULL) {
-            Py_VISIT(self->watches[fd]->reader);
-            Py_VISIT(self->watches[fd]->writer);
+            Py_VISIT(self->watches[fd]->sides[false].who);
+            Py_VISIT(self->watches[fd]->sides[true].who);
         }
     return 0;
 }
@@ -189,8 +189,8 @@ void watches_free(struct aioloop *self)
     for (int fd = 0; fd < count; fd++)
         if (watches[fd] != NULL) {
             ev_io_stop(loop_ev(self->loop), &watches[fd]->io);
-            Py_XDECREF(watches[fd]->reader);
-            Py_XDECREF(watches[fd]->writer);
+            Py_XDECREF(watches[fd]->sides[false].who);
+            Py_XDECREF(watches[fd]->sides[true].who);
             PyMem_Free(watches[fd]);
         }
     PyMem_Free(watches);
@@ -207,13 +207,13 @@ static void cancel_and_drop(struct aioloop *self, PyObject *who)
     Py_DECREF(who);
 }
 
-int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who)
+int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who, watch_event *on_event)
 {
     struct watch *w = watch_get(self, fd);
     if (w == NULL)
         return -1;
-    PyObject **place = writer ? &w->writer : &w->reader, *old = *place;
-    *place = Py_NewRef(who);
+    PyObject *old = w->sides[writer].who;
+    w->sides[writer] = (struct side){ Py_NewRef(who), on_event };
     watch_apply(w, fd);
     cancel_and_drop(self, old);
     return 0;
@@ -222,14 +222,75 @@ int watch_set(struct aioloop *self, int fd, bool writer, PyObject *who)
 bool watch_unset(struct aioloop *self, int fd, bool writer)
 {
     struct watch *w = watch_find(self, fd);
-    PyObject **place = w == NULL ? NULL : writer ? &w->writer : &w->reader;
-    if (place == NULL || *place == NULL)
+    if (w == NULL || w->sides[writer].who == NULL)
         return false;
-    PyObject *old = *place;
-    *place = NULL;
+    PyObject *old = w->sides[writer].who;
+    w->sides[writer] = (struct side){ NULL, NULL };
     watch_apply(w, fd);
     cancel_and_drop(self, old);
     return true;
+}
+
+PyObject *watch_owner(struct aioloop *self, int fd)
+{
+    struct watch *w = watch_find(self, fd);
+    return w ? w->owner : NULL;
+}
+
+int watch_own(struct aioloop *self, int fd, PyObject *owner)
+{
+    struct watch *w = watch_get(self, fd);
+    if (w == NULL)
+        return -1;
+    w->owner = owner;
+    return 0;
+}
+
+/* Of a descriptor that is watched. */
+int *watch_burst(struct aioloop *self, int fd)
+{
+    return &self->watches[fd]->burst;
+}
+
+PyObject *watch_who(struct aioloop *self, int fd, bool writer)
+{
+    struct watch *w = watch_find(self, fd);
+    return w ? w->sides[writer].who : NULL;
+}
+
+void watch_disown(struct aioloop *self, int fd, PyObject *owner)
+{
+    struct watch *w = watch_find(self, fd);
+    if (w != NULL && w->owner == owner)
+        w->owner = NULL;
+}
+
+/* While a file is sent the socket is not the connection's alone. */
+static bool owner_uses(PyObject *owner)
+{
+    return owner != NULL && !STREAM(owner)->closing && STREAM(owner)->empty_waiter == NULL;
+}
+
+int watch_check_unused(struct aioloop *self, int fd, PyObject *object)
+{
+    PyObject *owner = watch_owner(self, fd);
+    if (owner_uses(owner)) {
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R", object, owner);
+        return -1;
+    }
+    if (!self->has_standard_transports)
+        return 0;
+    PyObject *number = PyLong_FromLong(fd), *args[] = { (PyObject *)self, number };
+    PyObject *result = number ? PyObject_Vectorcall(self->state->check_no_transport, args, 2, NULL) : NULL;
+    Py_XDECREF(number);
+    Py_XDECREF(result);
+    return result ? 0 : -1;
+}
+
+PyObject *aioloop_ensure_no_transport(PyObject *self, PyObject *object)
+{
+    int fd = fd_argument(object);
+    return fd < 0 || watch_check_unused(AIOLOOP(self), fd, object) < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 static PyObject *add_watch(PyObject *object, const char *method, bool writer, PyObject *const *args, Py_ssize_t nargs)
@@ -245,7 +306,7 @@ static PyObject *add_watch(PyObject *object, const char *method, bool writer, Py
     if (fd_check(fd) < 0)
         return NULL;
     PyObject *handle = (PyObject *)handle_new(self, args[1], args + 2, nargs - 2, NULL);
-    if (handle != NULL && watch_set(self, fd, writer, handle) < 0)
+    if (handle != NULL && watch_set(self, fd, writer, handle, NULL) < 0)
         Py_CLEAR(handle);
     return handle;
 }
@@ -285,5 +346,5 @@ PyObject *aioloop_watched(PyObject *self, PyObject *object)
     if (fd < 0)
         return NULL;
     struct watch *w = watch_find(AIOLOOP(self), fd);
-    return PyLong_FromLong(w ? (w->reader ? 1 : 0) | (w->writer ? 2 : 0) : 0);
+    return PyLong_FromLong(w ? (w->sides[false].who ? 1 : 0) | (w->sides[true].who ? 2 : 0) : 0);
 }

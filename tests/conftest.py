@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-pytest_plugins = ["support.services"]
+pytest_plugins = ["support.loops", "support.services"]
 
 # On the other interpreters of the machine only the base requirements are installed, and only `smoke` tests run.
 NEED_APPS = ["test_apps_*.py", "test_loop_libraries.py", "test_loop_tls.py"]

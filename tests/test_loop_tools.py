@@ -201,7 +201,7 @@ async def look():
     handle, timer = loop.call_soon(print), loop.call_later(60, print)
     for made in transport, protocol, handle, timer:
         assert gc.is_tracked(made), made
-    assert any(thing is protocol for thing in gc.get_referents(transport._native))
+    assert any(thing is protocol for thing in gc.get_referents(transport))
     assert loop in gc.get_referents(handle)
     handle.cancel(), timer.cancel(), transport.abort(), far.close()
 loop = licorne.new_event_loop()

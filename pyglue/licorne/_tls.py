@@ -33,6 +33,11 @@ if sys.version_info >= (3, 11):
             if transport is not None:
                 transport.__dict__.pop("write", None)  # it would hold us
 
+        def _control_app_writing(self, context: Any = None) -> None:
+            """Whoever writes does so in a context of his own."""
+            in_context = getattr(self._transport, "_in_context", None)
+            in_context(super()._control_app_writing) if in_context else super()._control_app_writing()
+
         # Called by the native half, where it stands aside.
 
         def _taken_in(self) -> None:

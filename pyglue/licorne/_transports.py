@@ -4,10 +4,9 @@ they keep in attributes is kept there, where reading and writing need it."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import operator
 import socket
-from asyncio import base_events, selector_events, trsock, unix_events
+from asyncio import constants, selector_events, unix_events
 from typing import Any
 
 from licorne import _core
@@ -20,9 +19,6 @@ def _forward(name: str) -> property:
         setattr(self._native, name, value)
 
     return property(operator.attrgetter(f"_native.{name}"), store)
-
-
-_family = socket.socket.__base__.family.__get__  # without the enumeration
 
 
 def _peer_name(sock: socket.socket) -> Any:
@@ -41,121 +37,25 @@ class _ProtocolFailed:
         self._loop.call_exception_handler(context)
 
 
-# From Python 3.13 a server is told which of its connections comes and goes.
-_SERVER_KNOWS = base_events.Server._attach.__code__.co_argcount > 1
+class SocketTransport(_core.Connection):
+    """What is rare of a connection is as in the standard library's."""
 
+    _start_tls_compatible = True
+    _sendfile_compatible = constants._SendfileMode.TRY_NATIVE
 
-class SocketTransport(selector_events._SelectorSocketTransport):
-    """The standard library's, made and ended in fewer steps: a server does both for each connection."""
-
-    _buffer = _forward("buffer")
-    _closing = _forward("closing")
-    _conn_lost = _forward("conn_lost")
-    _empty_waiter = _forward("empty_waiter")
-    _eof = _forward("eof")
-    _paused = _forward("paused")
-    _protocol = _forward("protocol")
-
-    # What its initialisers would set.
-    _protocol_connected = True
-    _protocol_paused = False
-    _high_water, _low_water = 64 * 1024, 16 * 1024
-    _server = None
-
-    def __init__(
-        self,
-        loop: Any,
-        sock: socket.socket,
-        protocol: asyncio.BaseProtocol,
-        waiter: asyncio.Future | None = None,
-        extra: dict | None = None,
-        server: Any = None,
-    ) -> None:
-        self._loop = loop
-        self._sock = sock
-        self._sock_fd = fd = sock.fileno()
-        self._extra = {"peername": _peer_name(sock)} if extra is None else extra
-        self._native = stream = _core.Stream(loop, self, fd)
-        self.write = stream.write
-        self.writelines = stream.writelines
-        self.is_closing = stream.is_closing
-        self.is_reading = stream.is_reading
-        self.get_write_buffer_size = stream.get_write_buffer_size
-        stream.protocol = protocol
-        if server is not None:
-            self._server = server
-            server._attach(self) if _SERVER_KNOWS else server._attach()
-        loop._transports[fd] = self
-        if _family(sock) != socket.AF_UNIX:
-            with contextlib.suppress(OSError):  # another protocol than TCP
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
-        loop.call_soon(protocol.connection_made, self)
-        loop.call_soon(self._start, waiter)
-
-    def _start(self, waiter: asyncio.Future | None) -> None:
-        if self.is_reading():
-            self._native.start_reading()
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    def _add_reader(self, fd: int, callback: Any) -> None:
-        if self.is_reading():
-            self._native.start_reading()
-
-    def get_extra_info(self, name: str, default: Any = None) -> Any:
-        if name not in self._extra and self._sock is not None:
-            if name == "socket":
-                self._extra[name] = trsock.TransportSocket(self._sock)
-            elif name == "sockname":
-                self._extra[name] = self._sock.getsockname()
-        return self._extra.get(name, default)
-
-    # What ends a connection looks at the state that a failed write leaves: so what was written is sent first.
-
-    def close(self) -> None:
-        stream = self._native
-        stream.flush()
-        if stream.closing:
-            return
-        stream.closing = True
-        self._loop._remove_reader(self._sock_fd)
-        if not stream.get_write_buffer_size():
-            stream.conn_lost += 1
-            self._loop.call_soon(self._call_connection_lost, None)
-
-    def write_eof(self) -> None:
-        self._native.flush()
-        super().write_eof()
-
-    def _force_close(self, exc: BaseException | None) -> None:
-        self._native.flush()
-        super()._force_close(exc)
-
-    def _call_connection_lost(self, exc: BaseException | None) -> None:
-        stream = self._native
-        try:
-            stream.connection_lost(exc)
-        finally:
-            waiter, server = stream.empty_waiter, self._server
-            self._sock.close()
-            self._sock = self._loop = self._server = None
-            stream.protocol = None
-            if server is not None:
-                server._detach(self) if _SERVER_KNOWS else server._detach()
-            if waiter is not None:
-                waiter.set_exception(ConnectionError("Connection is closed by peer"))
-
-    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
-        self._native.protocol = protocol
+    __repr__ = selector_events._SelectorTransport.__repr__
+    _fatal_error = selector_events._SelectorTransport._fatal_error
+    _make_empty_waiter = selector_events._SelectorSocketTransport._make_empty_waiter
+    _reset_empty_waiter = selector_events._SelectorSocketTransport._reset_empty_waiter
 
 
 class DatagramTransport(_ProtocolFailed, selector_events._SelectorDatagramTransport, asyncio.DatagramTransport):
     """The standard library's transport, with its hot half native: what is plain."""
 
-    _buffer = _forward("buffer")
-    _closing = _forward("closing")
-    _conn_lost = _forward("conn_lost")
-    _protocol = _forward("protocol")
+    _buffer = _forward("_buffer")
+    _closing = _forward("_closing")
+    _conn_lost = _forward("_conn_lost")
+    _protocol = _forward("_protocol")
 
     def __init__(
         self,
@@ -175,13 +75,24 @@ class DatagramTransport(_ProtocolFailed, selector_events._SelectorDatagramTransp
     def _sendto(self, data: Any, addr: Any = None) -> None:
         super().sendto(data, addr)
 
+    # Whoever writes or closes does so in a context of his own.
+
+    def _maybe_pause_protocol(self) -> None:
+        self._native.in_context(super()._maybe_pause_protocol)
+
+    def _maybe_resume_protocol(self) -> None:
+        self._native.in_context(super()._maybe_resume_protocol)
+
+    def _call_connection_lost(self, exc: BaseException | None) -> None:
+        self._native.in_context(super()._call_connection_lost, exc)
+
 
 class ReadPipeTransport(_ProtocolFailed, unix_events._UnixReadPipeTransport):
     """For pipes, sockets and character devices."""
 
-    _closing = _forward("closing")
-    _paused = _forward("paused")
-    _protocol = _forward("protocol")
+    _closing = _forward("_closing")
+    _paused = _forward("_paused")
+    _protocol = _forward("_protocol")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Any, *args: Any) -> None:
         self._native = stream = _core.Stream(loop, self, pipe.fileno(), True)
@@ -207,10 +118,13 @@ class ReadPipeTransport(_ProtocolFailed, unix_events._UnixReadPipeTransport):
 class WritePipeTransport(unix_events._UnixWritePipeTransport):
     """For pipes, sockets and character devices."""
 
-    _buffer = _forward("buffer")
-    _closing = _forward("closing")
-    _conn_lost = _forward("conn_lost")
-    _protocol = _forward("protocol")
+    _buffer = _forward("_buffer")
+    _closing = _forward("_closing")
+    _conn_lost = _forward("_conn_lost")
+    _protocol = _forward("_protocol")
+    _protocol_paused = _forward("_protocol_paused")
+    _high_water = _forward("_high_water")
+    _low_water = _forward("_low_water")
     _ending = False
 
     def __init__(self, loop: asyncio.AbstractEventLoop, pipe: Any, *args: Any) -> None:

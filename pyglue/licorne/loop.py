@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import functools
 import os
 import selectors
@@ -64,10 +63,23 @@ class _Selector:
 
 _family, _type, _proto = (getattr(socket.socket.__base__, name).__get__ for name in ("family", "type", "proto"))
 
-
-def _kind(sock: socket.socket) -> tuple[int, int, int]:
-    """What a connection that it accepts is, as socket() takes it, without the enumerations."""
-    return _family(sock), _type(sock) | socket.SOCK_NONBLOCK, _proto(sock)
+# What create_connection() has unless it is told otherwise: then it is plain.
+_PLAIN = {
+    "ssl": None,
+    "family": 0,
+    "proto": 0,
+    "flags": 0,
+    "sock": None,
+    "local_addr": None,
+    "server_hostname": None,
+    "ssl_handshake_timeout": None,
+    "happy_eyeballs_delay": None,
+    "interleave": None,
+}
+if sys.version_info >= (3, 11):
+    _PLAIN["ssl_shutdown_timeout"] = None
+if sys.version_info >= (3, 12):
+    _PLAIN["all_errors"] = False
 
 
 def _exit_code(pid: int) -> int:
@@ -126,28 +138,50 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         *timeouts: float | None,
     ) -> None:
         """A connection needs no Task here, each its own context though."""
-        if sslcontext is not None or self._debug or type(sock) is not socket.socket:
-            super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
-            return
-        try:
-            for _ in range(backlog):
-                accepted = self._accept(sock.fileno())
-                if accepted is None:
-                    break
-                contextvars.copy_context().run(self._begin_connection, protocol_factory, sock, server, *accepted)
-        except OSError:  # the standard library meets it too, and knows when to try again
-            super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+        if sslcontext is None and not self._debug and type(sock) is socket.socket:
+            with contextlib.suppress(OSError):  # the standard library meets it too, and knows when to try again
+                self._accept(SocketTransport, protocol_factory, sock, server, backlog)
+                return
+        super()._accept_connection(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
 
-    def _begin_connection(
-        self, protocol_factory: Callable[[], asyncio.BaseProtocol], listener: Any, server: Any, fd: int, peer: Any
-    ) -> None:
-        conn = socket.socket(*_kind(listener), fd)
+    async def create_connection(
+        self, protocol_factory: Callable[[], asyncio.BaseProtocol], host: Any = None, port: Any = None, **options: Any
+    ) -> Any:
+        """As the standard library's; to a number, and without options, in a few steps."""
+        plain = not self._debug and (not options or options.items() <= _PLAIN.items())
+        connecting = self._connect(host, port) if plain else None
+        if connecting is None:
+            return await super().create_connection(protocol_factory, host, port, **options)
+        fd, future, address = connecting
         try:
-            SocketTransport(self, conn, protocol_factory(), None, {"peername": peer}, server)
-        except (SystemExit, KeyboardInterrupt):
+            error = await future if future is not None else 0
+            if error:
+                raise OSError(error, f"Connect call failed {address}")
+            protocol, waiter = protocol_factory(), self.create_future()
+            transport = self._connected(SocketTransport, fd, protocol, waiter)
+        except BaseException:
+            self._remove_writer(fd)
+            os.close(fd)
             raise
-        except BaseException:  # which the standard library tells of in debug mode alone
-            conn.close()
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
+        return transport, protocol
+
+    async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
+        if not isinstance(transport, SocketTransport):
+            return await super()._sendfile_native(transport, file, offset, count)
+        was_reading = transport.is_reading()
+        transport.pause_reading()
+        await transport._make_empty_waiter()
+        try:
+            return await self.sock_sendfile(transport._sock, file, offset, count, fallback=False)
+        finally:
+            transport._reset_empty_waiter()
+            if was_reading:
+                transport.resume_reading()
 
     def _make_socket_transport(
         self,
@@ -162,6 +196,7 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         native = type(sock) is socket.socket and not self._debug
         make = SocketTransport if native else selector_events._SelectorSocketTransport
         self._ensure_fd_no_transport(sock)
+        self._has_standard_transports |= not native
         return make(self, sock, protocol, waiter, extra, server)
 
     def _make_datagram_transport(
@@ -176,6 +211,7 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
         native = type(sock) is socket.socket and known and not self._debug
         make = DatagramTransport if native else selector_events._SelectorDatagramTransport
         self._ensure_fd_no_transport(sock)
+        self._has_standard_transports = True
         return make(self, sock, protocol, address, waiter, extra)
 
     def _make_read_pipe_transport(
@@ -262,6 +298,71 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
                     step.cancel()
                 raise
             return tls._app_transport
+
+    # --- operations of plain sockets ---
+
+    def _is_plain(self, sock: Any) -> bool:
+        return type(sock) is socket.socket and not self._debug
+
+    async def _wait(self, sock: socket.socket, future: asyncio.Future) -> Any:
+        fd = sock.fileno()
+        try:
+            return await future
+        except BaseException:
+            self._attempt_ended(future, fd)
+            raise
+
+    async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
+        """As the standard library's, as all of these."""
+        if not self._is_plain(sock):
+            return await super().sock_recv(sock, n)
+        data = self._attempt_recv(sock, n)
+        return data if type(data) is bytes else await self._wait(sock, data)
+
+    async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
+        if not self._is_plain(sock):
+            return await super().sock_recv_into(sock, buf)
+        count = self._attempt_recv_into(sock, buf)
+        return count if type(count) is int else await self._wait(sock, count)
+
+    async def sock_sendall(self, sock: socket.socket, data: Any) -> None:
+        if not self._is_plain(sock):
+            return await super().sock_sendall(sock, data)
+        sending = self._attempt_sendall(sock, data)
+        return None if sending is None else await self._wait(sock, sending)
+
+    async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
+        if not self._is_plain(sock):
+            return await super().sock_accept(sock)
+        accepted = self._attempt_accept(sock)
+        fd, address = accepted if type(accepted) is tuple else await self._wait(sock, accepted)
+        return socket.socket(_family(sock), _type(sock) | socket.SOCK_NONBLOCK, _proto(sock), fd), address
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        connecting = self._attempt_connect(sock, address, _family(sock)) if self._is_plain(sock) else False
+        if connecting is False:
+            return await super().sock_connect(sock, address)
+        return None if connecting is None else await self._wait(sock, connecting)
+
+    if sys.version_info >= (3, 11):
+
+        async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
+            if not self._is_plain(sock):
+                return await super().sock_recvfrom(sock, bufsize)
+            received = self._attempt_recvfrom(sock, bufsize)
+            return received if type(received) is tuple else await self._wait(sock, received)
+
+        async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
+            if not self._is_plain(sock):
+                return await super().sock_recvfrom_into(sock, buf, nbytes)
+            received = self._attempt_recvfrom_into(sock, buf, nbytes)
+            return received if type(received) is tuple else await self._wait(sock, received)
+
+        async def sock_sendto(self, sock: socket.socket, data: Any, address: Any) -> int:
+            sent = self._attempt_sendto(sock, data, address, _family(sock)) if self._is_plain(sock) else None
+            if sent is None:
+                return await super().sock_sendto(sock, data, address)
+            return sent if type(sent) is int else await self._wait(sock, sent)
 
     # --- children: one descriptor each, so that no SIGCHLD is taken from the application ---
 
