@@ -529,6 +529,27 @@ bool settings_has_app(const struct settings *settings, struct buf *errors)
     return false;
 }
 
+static bool is_said(const char *text)
+{
+    return text && *text;
+}
+
+/* gunicorn's own, which write as we do. */
+static bool is_usual_logger(const char *name)
+{
+    static const char *const usual[] = { "simple", "gunicorn.glogging.Logger", "gunicorn.instrument.statsd.Statsd" };
+    for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++)
+        if (strcmp(name, usual[i]) == 0)
+            return true;
+    return false;
+}
+
+bool settings_log_to_python(const struct settings *settings)
+{
+    return is_said(settings->logconfig) || is_said(settings->logconfig_dict) || is_said(settings->logconfig_json) ||
+           (is_said(settings->logger_class) && !is_usual_logger(settings->logger_class));
+}
+
 const char *settings_name(const struct settings *settings)
 {
     if (settings->proc_name && *settings->proc_name)

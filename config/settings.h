@@ -73,6 +73,9 @@ bool settings_validate(struct settings *settings, struct buf *errors);
 /* What processes are called: proc_name, else the application. */
 const char *settings_name(const struct settings *settings);
 
+/* The error log goes to Python's logging rather than to its file. */
+bool settings_log_to_python(const struct settings *settings);
+
 /* There is an application to serve; false with a message that says how to name one. */
 bool settings_has_app(const struct settings *settings, struct buf *errors);
 

@@ -2,6 +2,7 @@
 #include "pyglue/hooks.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "config/settings.h"
 #include "pyglue/module.h"
@@ -10,6 +11,8 @@
 
 static PyObject *module; /* licorne.hooks; NULL: no hooks */
 static const _Atomic uint64_t *requests;
+static int *listeners;
+static size_t listener_count;
 
 bool hooks_any(void)
 {
@@ -68,6 +71,10 @@ PyObject *hooks_wrap(PyObject *application, enum application_kind *kind)
 {
     PyObject *wanted = module != NULL ? PyObject_CallMethod(module, "wants_requests", NULL) : Py_NewRef(Py_False);
     PyObject *wrapped = NULL;
+    PyObject *told = module != NULL ? PyObject_CallMethod(module, "has_application", "O", application) : NULL;
+    if (told == NULL)
+        PyErr_Clear();
+    Py_XDECREF(told);
     if (wanted == Py_False)
         wrapped = Py_NewRef(application);
     else if (wanted != NULL && *kind == APPLICATION_WSGI)
@@ -78,6 +85,13 @@ PyObject *hooks_wrap(PyObject *application, enum application_kind *kind)
     }
     Py_XDECREF(wanted);
     return wrapped;
+}
+
+void hooks_listen(const int *fds, size_t count)
+{
+    listeners = mem_realloc(listeners, (count + 1) * sizeof(*listeners));
+    memcpy(listeners, fds, count * sizeof(*listeners));
+    listener_count = count;
 }
 
 void hooks_count(const _Atomic uint64_t *counter)
@@ -93,30 +107,21 @@ static PyObject *py_requests_served(PyObject *self, PyObject *nothing)
     return PyLong_FromUnsignedLongLong(requests != NULL ? atomic_load(requests) : 0);
 }
 
-/* logging's numbers into ours. */
-static enum log_level level_of(int number)
+static PyObject *py_listening(PyObject *self, PyObject *nothing)
 {
-    return number >= 50   ? LOG_LEVEL_CRITICAL
-           : number >= 40 ? LOG_LEVEL_ERROR
-           : number >= 30 ? LOG_LEVEL_WARNING
-           : number >= 20 ? LOG_LEVEL_INFO
-           : number >= 10 ? LOG_LEVEL_DEBUG
-                          : LOG_LEVEL_TRACE;
-}
-
-static PyObject *py_log_message(PyObject *self, PyObject *args)
-{
-    int level;
-    const char *text;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "is:log_message", &level, &text))
-        return NULL;
-    log_at(level_of(level), "%s", text);
-    Py_RETURN_NONE;
+    PyObject *list = PyList_New(0);
+    (void)self, (void)nothing;
+    for (size_t i = 0; list != NULL && i < listener_count; i++) {
+        PyObject *fd = PyLong_FromLong(listeners[i]);
+        if (fd == NULL || PyList_Append(list, fd) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(fd);
+    }
+    return list;
 }
 
 static PyMethodDef functions[] = {
-    { "log_message", py_log_message, METH_VARARGS, "log_message(level, text): a line in the error log." },
+    { "listening", py_listening, METH_NOARGS, "The descriptors of the listening sockets, as far as they are here." },
     { "requests_served", py_requests_served, METH_NOARGS, "How many requests this worker has served." },
     { NULL, NULL, 0, NULL },
 };

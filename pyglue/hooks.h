@@ -26,5 +26,8 @@ bool hooks_tell(const char *event, const char *format, ...);
  * `kind` becomes that of the result. */
 PyObject *hooks_wrap(PyObject *application, enum application_kind *kind);
 
+/* What server.LISTENERS is made from. */
+void hooks_listen(const int *fds, size_t count);
+
 /* Where worker.nr is counted. */
 void hooks_count(const _Atomic uint64_t *requests);

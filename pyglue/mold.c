@@ -402,7 +402,7 @@ static void tell_sources(const struct mold *m)
 
 static void say_loaded(const struct mold *m)
 {
-    struct channel_loaded loaded = { .kind = "", .hooks = hooks_any(), .logs = (uint8_t)pylog_wants() };
+    struct channel_loaded loaded = { .kind = "", .hooks = hooks_any() };
     if (m->application.callable != NULL)
         strncpy(loaded.kind, application_kind_name(m->application.kind), sizeof(loaded.kind) - 1);
     if (channel_send(m->channel, CHANNEL_LOADED, &loaded, sizeof(loaded), NULL, 0) < 0)
@@ -498,6 +498,7 @@ static void spawn(struct mold *m)
         return;
     }
     struct inherit *inherit = inherit_new(m);
+    hooks_listen(inherit->listeners, (size_t)inherit->listener_count);
     bool allowed = hooks_tell("forking", "(I)", inherit->age);
     int error = allowed ? fork_worker(m, inherit) : 0;
     if (!allowed) {
@@ -530,6 +531,9 @@ static void hear_event(struct mold *m)
     case EVENT_RELOAD:
         hooks_tell("reloaded", "()");
         break;
+    case EVENT_WORKER_BORN:
+        hooks_tell("child_born", "(iI)", event.pid, event.age);
+        break;
     case EVENT_WORKER_EXITED:
         hooks_tell("child_exited", "(iI)", event.pid, event.age);
         break;
@@ -544,11 +548,11 @@ static void hear_event(struct mold *m)
 
 static void hear_log(struct mold *m)
 {
-    struct channel_log head;
+    struct log_line head;
     if (m->message->len < sizeof(head))
         return;
     memcpy(&head, m->message->data, sizeof(head));
-    pylog_hear(head.level, head.pid, (struct str){ m->message->data + sizeof(head), m->message->len - sizeof(head) });
+    pylog_hear(&head, (struct str){ m->message->data + sizeof(head), m->message->len - sizeof(head) });
 }
 
 static void obey(struct mold *m)
@@ -560,6 +564,7 @@ static void obey(struct mold *m)
     case CHANNEL_REOPEN:
         if (log_reopen() < 0)
             log_error("Cannot reopen the error log: %s", strerror(errno));
+        pylog_reopen();
         break;
     case CHANNEL_EVENT:
         hear_event(m);
@@ -593,11 +598,32 @@ static void read_env_file(struct mold *m)
             fail_with(m, EXIT_CONFIG, &message);
 }
 
+static void tell_logs(const struct mold *m)
+{
+    struct channel_logs logs = { .sharing = (uint8_t)pylog_wants() };
+    if (channel_send(m->channel, CHANNEL_LOGS, &logs, sizeof(logs), NULL, 0) < 0)
+        end();
+}
+
+/* The application may have changed where the lines go. */
+static void look_at_loggers(const struct mold *m)
+{
+    enum log_sharing before = pylog_wants();
+    pylog_look();
+    if (pylog_wants() != before)
+        tell_logs(m);
+}
+
 static void configure_logging(struct mold *m)
 {
     struct buf message = { 0 };
     if (!pylog_begin(&m->settings, &message))
         fail_with(m, EXIT_CONFIG, &message);
+    tell_logs(m);
+    while (channel_receive(m->channel, m->message) > 0) { /* what the master has said before comes first */
+        obey(m);
+        channel_close_fds(m->message);
+    }
 }
 
 /* ---- entry point ---------------------------------------------------------------------------------------------- */
@@ -649,6 +675,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     if (mold.settings.preload_app && !mold.settings.check_config)
         warm_up_once(&mold);
     withstand_signals(); /* the application may have set its own */
+    look_at_loggers(&mold);
     freeze(&mold);
     die_with_master(false);
     tell_sources(&mold);

@@ -261,6 +261,7 @@ static void on_reopen_logs(void *arg)
     if (log_reopen() < 0)
         log_error("Cannot reopen the error log: %m");
     http_server_reopen_log(s->http);
+    pylog_reopen();
 }
 
 static const struct worker_ops worker_ops = {
@@ -331,6 +332,7 @@ static void load(struct serving *s, struct application *application)
         buf_append(&message, "", 1);
         fail(s, EXIT_BOOT, buf_str(&message).p);
     }
+    pylog_look();
     freeze_heap();
 }
 
@@ -425,8 +427,6 @@ static void compose(struct serving *s, const struct application *application)
     http_server_on_room(s->http, on_room, s);
     http_server_on_hand_over(s->http, hand_over, s);
     http_server_publish(s->http, &s->inherit->slot->tally, s->inherit->inflight);
-    if (pylog_access() != NULL)
-        http_server_on_access(s->http, pylog_access());
     hooks_count(&s->inherit->slot->tally.requests);
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)
@@ -442,6 +442,16 @@ static void compose(struct serving *s, const struct application *application)
     http_server_limit(s->http, s->conns_most);
     loop_before_wait(s->runtime->loop, before_wait, s);
     s->accepting = true;
+}
+
+static void share_access_log(const struct serving *s)
+{
+    bool file = s->settings->accesslog && *s->settings->accesslog;
+    if (pylog_owns_access())
+        http_server_close_access_log(s->http);
+    if (pylog_access() != NULL)
+        http_server_on_access(s->http, pylog_access(),
+                              pylog_access_raw() ? ACCESS_ALL : file ? ACCESS_LINE : ACCESS_ATOMS);
 }
 
 /* ---- the whole life --------------------------------------------------------------------------------------------- */
@@ -464,6 +474,8 @@ void serve(struct inherit *inherit, struct application *application)
         fail(s, EXIT_BOOT, "The hook post_worker_init failed: see the log above.");
     if (s->runtime->ops->startup(s->runtime) < 0)
         fail(s, EXIT_BOOT, "The application's start-up failed: see the log above.");
+    pylog_look();
+    share_access_log(s);
     if (!s->left) {
         dump_init(WORKER_DUMP_SIGNAL, s->runtime, on_dumped, s);
         worker_ready(s->worker);

@@ -90,7 +90,7 @@ def append(folder: Path, more: str) -> None:
 
 def test_logconfig_dict(folder):
     append(folder, FILE)
-    with Server("web:app", cwd=folder, wait=False) as server:
+    with Server("web:app", cwd=folder, wait=False, address_log=folder / "log.json") as server:
         wait_until(lambda: [r for r in records(folder, "gunicorn.error") if r["text"].startswith("Ready")], "the start")
         (worker,) = booted(records(folder, "gunicorn.error"))
         assert ask(server, "/bad") == 500
@@ -111,7 +111,7 @@ def test_logconfig_dict(folder):
 def test_a_reload_configures_anew(tmp_path):
     (tmp_path / "web.py").write_text(ASGI)
     (tmp_path / "gunicorn.conf.py").write_text(FILE)
-    with Server("web:app", "--boot-grace", "0", cwd=tmp_path, wait=False) as server:
+    with Server("web:app", "--boot-grace", "0", cwd=tmp_path, wait=False, address_log=tmp_path / "log.json") as server:
         wait_until(lambda: [r for r in records(tmp_path, "gunicorn.error") if "Ready" in r["text"]], "the start")
         (tmp_path / "gunicorn.conf.py").write_text(FILE.replace("log.json", "new.json"))
         server.send_signal(signal.SIGHUP)
@@ -154,7 +154,7 @@ def test_uvicorns_configuration(folder, way):
     (folder / "log.json").write_text(json.dumps(UVICORN))
     env = {way: json.dumps(UVICORN)} if way.startswith("LICORNE") else {}
     arguments = [] if env else [way, "log.json"]
-    with Server("web:app", *arguments, cwd=folder, env=env, wait=False) as server:
+    with Server("web:app", *arguments, cwd=folder, env=env, wait=False, address_log=folder / "default.log") as server:
         wait_until(lambda: "INFO:     Ready" in text(folder / "default.log"), "the start")
         with server.connect() as client:
             port = client.getsockname()[1]
@@ -196,8 +196,8 @@ format=%(levelname)s|%(name)s|%(message)s
 def test_an_ini_file(folder):
     (folder / "log.ini").write_text(INI)
     append(folder, "logconfig = 'log.ini'\naccess_log_format = '%(r)s %(s)s'\n")
-    with Server("web:app", cwd=folder, wait=False) as server:
-        wait_until(lambda: server.addresses, "the address")
+    with Server("web:app", cwd=folder, wait=False, bind="unix") as server:
+        wait_until((server.folder / "licorne.sock").exists, "the socket")
         assert ask(server, "/bad") == 500
         server.stop()
     said = text(folder / "plain.log")
@@ -257,7 +257,7 @@ def test_hooks_log_there_too(tmp_path):
 def test_a_handler_that_fails_harms_nobody(folder):
     method = "    def format(self, record):\n"
     append(folder, FILE.replace(method, method + "        raise KeyError(record.name)\n"))
-    with Server("web:app", cwd=folder, wait=False) as server:
-        wait_until(lambda: server.addresses, "the start")
+    with Server("web:app", cwd=folder, wait=False, bind="unix") as server:
+        wait_until((server.folder / "licorne.sock").exists, "the socket")
         for _ in range(20):
             assert ask(server) == 200

@@ -149,7 +149,7 @@ def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Calla
             _add_hook(name, value, place)
         elif name in UNSUPPORTED_HOOKS and callable(value):
             file.hooks.append((name, place))
-        elif name == "worker_class" and isinstance(value, type):
+        elif name in ("worker_class", "logger_class") and isinstance(value, type):
             file.settings.append(Setting(name, [f"{value.__module__}.{value.__qualname__}"], place))
         elif original.startswith("_") or not _is_plain(value):
             continue  # imports, functions, objects: the file's own
@@ -226,7 +226,14 @@ def describe(error: BaseException, config: str | None) -> str:
     if isinstance(error, SyntaxError):
         return f"{name}:{error.lineno}: {error.msg}"
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return f"{_innermost(error, name)} failed: {text}"
+    return f"{_innermost(error, name)} failed: {text}{_advice(error)}"
+
+
+def _advice(error: BaseException) -> str:
+    """Files written for gunicorn import its logger class."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "gunicorn":
+        return ". gunicorn is not installed: licorne.logging.Logger is its logger class"
+    return ""
 
 
 def _innermost(error: BaseException, name: str) -> str:

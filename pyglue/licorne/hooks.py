@@ -7,17 +7,18 @@ settings are known, and then one function for each event. Nothing of this is imp
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
-import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from licorne import _core
+from licorne._objects import Config, Request, Response, environ_of, request_of_environ, request_of_scope
 
 # How many arguments each takes; gunicorn refuses others too.
 ARITIES: dict[str, tuple[int, ...]] = {
@@ -74,78 +75,73 @@ def arity(hook: Hook) -> int | None:
 # --- what hooks are given
 
 
-class _CoreHandler(logging.Handler):
-    """Into the server's own log."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            _core.log_message(record.levelno, self.format(record))
-        except Exception:
-            self.handleError(record)
-
-
-def _logger(name: str) -> logging.Logger:
-    """The applications' way to gunicorn's log is its name: they take its handlers and its level."""
-    if "licorne._logging" in sys.modules:  # the log goes there
-        from licorne import _logging
-
-        return _logging.loggers.access if name.endswith("access") else _logging.loggers.error
-    log = logging.getLogger(name)
-    if not any(isinstance(handler, _CoreHandler) for handler in log.handlers):
-        log.addHandler(_CoreHandler())
-    log.propagate = False
-    return log
-
-
-class Config:
-    """The settings by their names. Names that are not settings are looked up in the configuration file."""
-
-    def __init__(self, text: str) -> None:
-        for line in ast.parse(text).body:
-            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name):
-                setattr(self, line.targets[0].id, ast.literal_eval(line.value))
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return getattr(sys.modules["__config__"], name)
-        except (KeyError, AttributeError):
-            raise AttributeError(f"no such setting: {name}") from None
-
-    @property
-    def address(self) -> list[tuple[str, int] | str]:
-        return [_address(text) for text in self.bind]
-
-    @property
-    def worker_class_str(self) -> str:
-        return self.worker_class or "sync"
-
-    @property
-    def is_ssl(self) -> bool:
-        return False
-
-
-def _address(text: str) -> tuple[str, int] | str:
-    host, colon, port = text.rpartition(":")
-    return (host.strip("[]"), int(port)) if colon and port.isdigit() and "/" not in text else text
-
-
 class Server:
     """gunicorn calls it the arbiter."""
 
     def __init__(self, cfg: Config) -> None:
+        from licorne import _logging
+
         self.cfg = cfg
-        self.log: logging.Logger = _logger("gunicorn.error")
-        if "licorne._logging" not in sys.modules:  # else it has a level of its own
-            self.log.setLevel(max(logging.DEBUG, getattr(logging, str(cfg.loglevel).upper(), logging.DEBUG)))
-        self.log.error_log = self.log  # type: ignore[attr-defined]
-        self.log.access_log = _logger("gunicorn.access")  # type: ignore[attr-defined]
+        self.log: Any = _logging.log
         self.pid = os.getppid()
         self.num_workers: int = cfg.workers
         self.worker_age = 0
-        self.timeout = cfg.timeout
-        self.proc_name = cfg.app
-        self.address = cfg.address
+        self.timeout, self.proc_name, self.address = cfg.timeout, cfg.proc_name, cfg.address
         self.WORKERS: dict[int, Worker] = {}
+        self.master_name, self.master_pid, self.reexec_pid = "Master", 0, 0
+        self.pidfile = cfg.pidfile
+        self.systemd = "LISTEN_FDS" in os.environ
+        self.dirty_arbiter_pid = 0
+
+    @property
+    def LISTENERS(self) -> list[Listener]:
+        """What is bound; before the first worker is forked: what will be."""
+        return [Listener(address) for address in _listening() or self.address]
+
+
+class Listener:
+    """A socket of the server's."""
+
+    def __init__(self, address: tuple[str, int] | str) -> None:
+        self.cfg_addr = address
+
+    def getsockname(self) -> tuple[str, int] | str:
+        return self.cfg_addr
+
+    def __str__(self) -> str:
+        if isinstance(self.cfg_addr, str):
+            return f"unix:{self.cfg_addr.removeprefix('unix:')}"
+        host = f"[{self.cfg_addr[0]}]" if ":" in self.cfg_addr[0] else self.cfg_addr[0]
+        return f"http://{host}:{self.cfg_addr[1]}"
+
+
+def _listening() -> list[Any]:
+    names = []
+    for fd in _core.listening():
+        with socket.socket(fileno=os.dup(fd)) as copy:
+            name = copy.getsockname()
+        names.append(name[:2] if isinstance(name, tuple) else name)
+    return names
+
+
+class Application:
+    """`worker.app`: what is served."""
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg, self.callable = cfg, None
+
+    def wsgi(self) -> Any:
+        return self.callable
+
+
+class Heartbeat:
+    """`worker.tmp`: workers report through shared memory here."""
+
+    def notify(self) -> None:
+        pass
+
+    def last_update(self) -> float:
+        return time.monotonic()
 
 
 class Worker:
@@ -154,9 +150,23 @@ class Worker:
         self.pid: int | str = "[booting]"
         self.ppid = server.pid
         self.cfg, self.log, self.timeout = server.cfg, server.log, server.timeout
+        self.app = Application(server.cfg)
         self.booted = self.aborted = False
         self.alive = True
+        self.reloader = None
+        self.tmp = Heartbeat()
         self.max_requests = server.cfg.max_requests or sys.maxsize
+
+    @property
+    def wsgi(self) -> Any:
+        return self.app.callable
+
+    @property
+    def sockets(self) -> list[Listener]:
+        return server.LISTENERS
+
+    def notify(self) -> None:
+        self.tmp.notify()
 
     @property
     def nr(self) -> int:
@@ -212,8 +222,15 @@ def reloaded() -> None:
     _call("on_reload", server)
 
 
+def child_born(pid: int, age: int) -> None:
+    born = _forked.get(age) or Worker(server, age)
+    born.pid = pid
+    server.WORKERS[pid] = born
+
+
 def child_exited(pid: int, age: int) -> None:
     """The worker may be one that another mold has forked."""
+    server.WORKERS.pop(pid, None)
     gone = _forked.pop(age, None) or Worker(server, age)
     gone.pid, gone.alive = pid, False
     _call("child_exit", server, gone)
@@ -232,7 +249,12 @@ def server_exits() -> None:
 
 def forked() -> None:
     worker.pid = os.getpid()
+    server.WORKERS[worker.pid] = worker
     _call("post_fork", server, worker)
+
+
+def has_application(application: Any) -> None:
+    worker.app.callable = application
 
 
 def loaded() -> None:
@@ -265,33 +287,6 @@ def exiting() -> None:
 # --- requests: the application is wrapped, and only if a hook wants to know
 
 
-class Request:
-    def __init__(self, method: str, path: str, query: str, uri: str) -> None:
-        self.method, self.path, self.query, self.uri, self.fragment = method, path, query, uri, ""
-        self.version = (1, 1)
-        self.scheme = "http"
-        self.headers: list[tuple[str, str]] = []
-        self.trailers: list[tuple[str, str]] = []
-        self.remote_addr: tuple[str, int] | str = ""
-
-
-class Response:
-    def __init__(self, request: Request) -> None:
-        self.req = request
-        self.status = ""
-        self.status_code: int | None = None
-        self.headers: list[tuple[str, str]] = []
-        self.sent = 0
-        self.response_length: int | None = None
-        self.headers_sent = False
-
-    def start(self, status: str, headers: Iterable[tuple[str, str]]) -> None:
-        self.status, self.headers, self.headers_sent = status, list(headers), True
-        self.status_code = int(status.split()[0])
-        lengths = [value for name, value in self.headers if name.lower() == "content-length"]
-        self.response_length = int(lengths[0]) if lengths and lengths[0].isdigit() else None
-
-
 def wants_requests() -> bool:
     return "pre_request" in _hooks or "post_request" in _hooks
 
@@ -304,24 +299,6 @@ def _post_request(request: Request, environ: dict[str, Any], response: Response)
         hook(*(worker, request, environ, response)[: arity(hook) or 4])
     except Exception:
         worker.log.exception("Exception in post_request hook")
-
-
-_FIELDS = {"CONTENT_TYPE": "CONTENT-TYPE", "CONTENT_LENGTH": "CONTENT-LENGTH"}
-
-
-def _request_of_environ(environ: dict[str, Any]) -> Request:
-    path, query = environ.get("PATH_INFO", ""), environ.get("QUERY_STRING", "")
-    uri = environ.get("RAW_URI") or environ.get("REQUEST_URI") or path + ("?" + query if query else "")
-    request = Request(environ["REQUEST_METHOD"], path, query, uri)
-    request.scheme = environ["wsgi.url_scheme"]
-    request.version = (1, 0) if environ.get("SERVER_PROTOCOL") == "HTTP/1.0" else (1, 1)
-    request.remote_addr = (environ.get("REMOTE_ADDR", ""), int(environ.get("REMOTE_PORT") or 0))
-    for name, value in environ.items():
-        if name.startswith("HTTP_"):
-            request.headers.append((name[5:].replace("_", "-"), value))
-        elif name in _FIELDS and value:
-            request.headers.append((_FIELDS[name], value))
-    return request
 
 
 class _Body:
@@ -345,7 +322,7 @@ class _Body:
 
 def wrap_wsgi(application: Any) -> Any:
     def call(environ: dict[str, Any], start_response: Any) -> Any:
-        request = _request_of_environ(environ)
+        request = request_of_environ(environ)
         response = Response(request)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
@@ -368,34 +345,6 @@ def wrap_wsgi(application: Any) -> Any:
     return call
 
 
-def _request_of_scope(scope: dict[str, Any]) -> Request:
-    query = scope["query_string"].decode("latin-1")
-    uri = scope.get("raw_path", b"").decode("latin-1") or scope["path"]
-    request = Request(scope["method"], scope["path"], query, uri + ("?" + query if query else ""))
-    request.scheme = scope["scheme"]
-    request.version = (1, 0) if scope["http_version"] == "1.0" else (1, 1)
-    request.remote_addr = tuple(scope.get("client") or ("", 0))  # type: ignore[assignment]
-    request.headers = [(name.decode("latin-1").upper(), value.decode("latin-1")) for name, value in scope["headers"]]
-    return request
-
-
-def _environ_of(request: Request) -> dict[str, Any]:
-    """As much of a WSGI environ as post_request hooks look at."""
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query,
-        "RAW_URI": request.uri,
-        "REMOTE_ADDR": request.remote_addr[0],
-        "SERVER_PROTOCOL": f"HTTP/{request.version[0]}.{request.version[1]}",
-        "wsgi.url_scheme": request.scheme,
-    }
-    names = {"CONTENT-TYPE": "CONTENT_TYPE", "CONTENT-LENGTH": "CONTENT_LENGTH"}
-    for name, value in request.headers:
-        environ[names.get(name, "HTTP_" + name.replace("-", "_"))] = value
-    return environ
-
-
 def _asgi_start(response: Response, message: dict[str, Any]) -> None:
     fields = [(bytes(n).decode("latin-1"), bytes(v).decode("latin-1")) for n, v in message.get("headers", ())]
     response.start(str(message["status"]), fields)
@@ -408,7 +357,7 @@ def wrap_asgi(application: Any, version: int) -> Any:
         target = application(scope) if version == 2 else None
         if scope["type"] != "http":
             return await (target(receive, send) if target else application(scope, receive, send))
-        request = _request_of_scope(scope)
+        request = request_of_scope(scope)
         response = Response(request)
 
         async def watch(message: dict[str, Any]) -> None:
@@ -422,6 +371,6 @@ def wrap_asgi(application: Any, version: int) -> Any:
         try:
             await (target(receive, watch) if target else application(scope, receive, watch))
         finally:
-            _post_request(request, _environ_of(request), response)
+            _post_request(request, environ_of(request), response)
 
     return call

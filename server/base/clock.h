@@ -22,6 +22,14 @@ static inline uint64_t clock_coarse_ms(void)
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
+/* Seconds since the epoch. */
+static inline double clock_wall(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
 /* "Sat, 21 Nov 2026 15:41:00 GMT" (RFC 9110 5.6.7), formatted at most once a second. Valid until the next call
  * from this thread. */
 struct str clock_http_date(void);

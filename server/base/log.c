@@ -178,15 +178,36 @@ static void write_message(enum log_level level, const char *format, va_list args
     errno = saved_errno;
 }
 
-void log_block(int fd, enum log_level level, struct str text)
+/* Prefix and text in new memory, NUL-terminated, with room for a newline. */
+static char *format_block(enum log_level level, int pid, bool colours, struct str text, size_t *prefix, size_t *len)
 {
     size_t room = 128 + text.len * 4 + 8;
+    char *block = mem_alloc(room);
+    *prefix = format_prefix(block, 128, level, pid, colours);
+    *len = *prefix + escape(block + *prefix, room - *prefix - 1, text);
+    block[*len] = 0;
+    return block;
+}
+
+void log_put(int level, int pid, struct str text)
+{
+    size_t prefix, n;
+    char *block = format_block(level < 0 ? LOG_LEVEL_INFO : (enum log_level)level, pid, state.colours, text, &prefix, &n);
+    block[n++] = '\n';
+    if (level < 0)
+        write_line(-1, block + prefix, n - prefix);
+    else
+        write_line(-1, block, n);
+    free(block);
+}
+
+void log_block(int fd, enum log_level level, struct str text)
+{
+    size_t prefix, n;
     if (!log_enabled(level))
         return;
-    char *block = mem_alloc(room);
-    size_t prefix = format_prefix(block, 128, level, (int)getpid(), fd < 0 ? state.colours : log_has_colours(fd)), n = prefix;
-    n += escape(block + n, room - n - 1, text);
-    block[n] = 0;
+    bool colours = fd < 0 ? state.colours : log_has_colours(fd);
+    char *block = format_block(level, (int)getpid(), colours, text, &prefix, &n);
     bool taken = fd < 0 && state.sink && state.sink(level, block + prefix);
     block[n++] = '\n';
     if (!taken)

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "server/base/str.h"
 
@@ -33,6 +34,16 @@ enum log_sharing { LOG_ALONE, LOG_INSTEAD, LOG_BESIDE };
  * NULL: to the file alone. */
 void log_set_sink(bool (*sink)(enum log_level level, const char *message));
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What is known of a line that others write. */
+struct log_line {
+    int32_t level, pid;
+    double when;  /* seconds since the epoch */
+    bool written; /* the error log's file has it already */
+};
+
+/* Past the sink: a line whose way has led through Python. `level`: -1: without the prefix. */
+void log_put(int level, int pid, struct str text);
 
 /* A message of any length, by one write, to `fd` (-1: the error log). */
 void log_block(int fd, enum log_level level, struct str text);

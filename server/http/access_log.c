@@ -2,6 +2,7 @@
  * so that no request can forge a line. */
 #include "server/http/access_log.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,8 +40,9 @@ struct access_log {
     struct piece *pieces;
     size_t piece_count;
     bool colours;
-    void (*take)(struct str atoms); /* NULL: lines go into the file */
-    struct buf atoms;
+    void (*take)(struct str facts); /* NULL: lines go into the file */
+    enum access_facts facts;
+    struct buf given; /* to `take` */
     time_t stamp_second;
     char stamp[40];
     size_t stamp_len;
@@ -413,24 +415,120 @@ static void put_pair(struct line *line, struct str name, struct str key, put_ato
     buf_append(line->out, "", 1);
 }
 
-/* {name}i and its like as they stand in the format. */
-static void put_braced(struct line *line, const struct piece *piece)
+static void put_line(struct line *line, struct str name)
 {
-    if (piece->put != NULL && piece->text.p[-1] == '{')
-        put_pair(line, (struct str){ piece->text.p - 1, piece->text.len + 3 }, piece->text, piece->put);
+    const struct access_log *log = line->log;
+    (void)name;
+    for (size_t i = 0; i < log->piece_count; i++) {
+        if (log->pieces[i].put)
+            log->pieces[i].put(line, log->pieces[i].text);
+        else
+            buf_append_str(line->out, log->pieces[i].text);
+    }
 }
 
-static void give_atoms(struct access_log *log, struct line *line)
+static void put_fact(struct buf *out, struct str name, struct str value)
 {
-    line->out = &log->atoms;
-    buf_reset(&log->atoms, BATCH_BYTES);
+    buf_append_str(out, name);
+    buf_append(out, "", 1);
+    buf_append_str(out, value);
+    buf_append(out, "", 1);
+}
+
+static void put_fact_number(struct buf *out, struct str name, uint64_t number)
+{
+    char text[24];
+    put_fact(out, name, (struct str){ text, (size_t)snprintf(text, sizeof(text), "%llu", (unsigned long long)number) });
+}
+
+/* The next field of the response's head; false at its end. */
+static bool next_field(struct str *head, struct field *field)
+{
+    const char *end = memchr(head->p, '\n', head->len), *colon = end ? memchr(head->p, ':', (size_t)(end - head->p)) : NULL;
+    if (!end)
+        return false;
+    field->name = (struct str){ head->p, colon ? (size_t)(colon - head->p) : 0 };
+    field->value = colon ? (struct str){ colon + 2, (size_t)(end - 1 - colon - 2) } : (struct str){ head->p, 0 };
+    head->len -= (size_t)(end + 1 - head->p);
+    head->p = end + 1;
+    return true;
+}
+
+/* "{name}i" and its value, escaped, or "<name" and its value as it is. */
+static void give_field(struct line *line, const struct field *field, bool response)
+{
+    struct buf *out = line->out;
+    if (line->log->facts == ACCESS_ALL) {
+        put_char(out, response ? '>' : '<');
+        put_fact(out, field->name, field->value);
+        return;
+    }
+    put_char(out, '{');
+    for (size_t i = 0; i < field->name.len; i++)
+        put_char(out, (char)tolower((uint8_t)field->name.p[i]));
+    buf_append(out, response ? "}o" : "}i", 3);
+    put_escaped(out, field->value);
+    buf_append(out, "", 1);
+}
+
+static void give_fields(struct line *line)
+{
+    const struct request *r = line->request;
+    struct str head = buf_str(&r->core.response_head);
+    struct field field;
+    for (size_t i = 0; i < r->field_count; i++)
+        give_field(line, &r->fields[i], false);
+    if (head.len > 0)
+        next_field(&head, &field); /* the status line */
+    while (head.len > 0 && next_field(&head, &field))
+        if (field.name.len > 0)
+            give_field(line, &field, true);
+}
+
+static void give_atoms(struct line *line)
+{
     for (int letter = 'A'; letter <= 'z'; letter++)
         if (atoms[letter])
             put_pair(line, (struct str){ (char[]){ (char)letter }, 1 }, STR(""), atoms[letter]);
-    for (size_t i = 0; i < log->piece_count; i++)
-        put_braced(line, &log->pieces[i]);
     put_pair(line, STR("client"), STR(""), put_client);
-    log->take(buf_str(&log->atoms));
+    if (line->log->facts == ACCESS_LINE)
+        put_pair(line, STR("line"), STR(""), put_line);
+}
+
+/* "200 OK"; empty: there was no response. */
+static struct str status_text(const struct request *r)
+{
+    struct str head = buf_str(&r->core.response_head);
+    const char *end = head.len > 0 ? memchr(head.p, '\r', head.len) : NULL;
+    const char *space = end ? memchr(head.p, ' ', (size_t)(end - head.p)) : NULL;
+    return space ? (struct str){ space + 1, (size_t)(end - space - 1) } : STR("");
+}
+
+static void give_all(struct line *line)
+{
+    struct request *r = line->request;
+    struct buf *out = line->out;
+    const struct endpoint *client = request_client(r);
+    put_fact(out, STR("method"), r->method);
+    put_fact(out, STR("path"), r->path);
+    put_fact(out, STR("query"), r->query);
+    put_fact(out, STR("target"), r->target);
+    put_fact_number(out, STR("minor"), (uint64_t)r->version_minor);
+    put_fact(out, STR("scheme"), request_scheme(r));
+    put_fact(out, STR("host"), client->host);
+    put_fact_number(out, STR("port"), client->port > 0 ? (uint64_t)client->port : 0);
+    put_fact(out, STR("status"), status_text(r));
+    put_fact_number(out, STR("sent"), r->body_sent);
+    put_fact_number(out, STR("micros"), line->took_ns / 1000);
+}
+
+static void give(struct access_log *log, struct line *line)
+{
+    line->out = &log->given;
+    buf_reset(&log->given, BATCH_BYTES);
+    (log->facts == ACCESS_ALL ? give_all : give_atoms)(line);
+    give_fields(line);
+    log->take(buf_str(&log->given));
 }
 
 void access_log_add(struct access_log *log, struct request *request, uint64_t ended_ns)
@@ -439,16 +537,11 @@ void access_log_add(struct access_log *log, struct request *request, uint64_t en
     struct line line = { .log = log, .request = request, .out = out };
     line.took_ns = ended_ns > request->began_ns ? ended_ns - request->began_ns : 0;
     if (log->take) {
-        give_atoms(log, &line);
+        give(log, &line);
         return;
     }
     size_t start = buf_len(out);
-    for (size_t i = 0; i < log->piece_count; i++) {
-        if (log->pieces[i].put)
-            log->pieces[i].put(&line, log->pieces[i].text);
-        else
-            buf_append_str(out, log->pieces[i].text);
-    }
+    put_line(&line, STR(""));
     line_file_end(&log->file, start);
     if (buf_len(out) >= BATCH_BYTES)
         flush(log);
@@ -472,10 +565,13 @@ struct access_log *access_log_new(struct loop *loop, const char *path, const cha
     return log;
 }
 
-struct access_log *access_log_new_for(void (*take)(struct str atoms), const char *format)
+struct access_log *access_log_new_for(void (*take)(struct str facts), enum access_facts facts, const char *format,
+                                      bool colours)
 {
     struct access_log *log = mem_zalloc(sizeof(*log));
     log->take = take;
+    log->facts = facts;
+    log->colours = colours;
     log->file.fd = -1;
     log->format = mem_strdup(format);
     loop_task_init(&log->flush_task, on_flush);
@@ -495,7 +591,7 @@ void access_log_free(struct access_log *log)
     loop_task_cancel(&log->flush_task);
     if (log->take == NULL)
         line_file_close(&log->file);
-    buf_done(&log->atoms);
+    buf_done(&log->given);
     free(log->pieces);
     free(log->format);
     free(log);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/settings.h"
 #include "server/app.h"
@@ -295,9 +296,18 @@ void http_server_abort(struct http_server *s)
         conn_close(conn_at(node), CLOSE_ABORT);
 }
 
-void http_server_on_access(struct http_server *s, void (*take)(struct str atoms))
+void http_server_on_access(struct http_server *s, void (*take)(struct str facts), enum access_facts facts)
 {
-    s->access_tap = access_log_new_for(take, s->settings->access_log_format);
+    const char *path = s->settings->accesslog;
+    bool colours = path && strcmp(path, "-") == 0 && log_has_colours(STDOUT_FILENO);
+    access_log_free(s->access_tap);
+    s->access_tap = access_log_new_for(take, facts, s->settings->access_log_format, colours);
+}
+
+void http_server_close_access_log(struct http_server *s)
+{
+    access_log_free(s->access_log);
+    s->access_log = NULL;
 }
 
 void http_server_reopen_log(struct http_server *s)

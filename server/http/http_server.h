@@ -8,12 +8,12 @@
 
 #include "server/base/list.h"
 #include "server/base/tally.h"
+#include "server/http/access_log.h"
 #include "server/http/request.h"
 #include "server/net/loop.h"
 
 struct app;
 struct settings;
-struct access_log;
 struct inflight_table;
 struct io;
 struct parcel;
@@ -80,7 +80,9 @@ void http_server_on_deadline(struct http_server *server, void (*on_worn)(void *a
                              void (*on_shorter)(void *arg, uint64_t limit_ms), void *arg);
 
 /* Told of each finished request for an access log elsewhere: see access_log_new_for(). */
-void http_server_on_access(struct http_server *server, void (*take)(struct str atoms));
+void http_server_on_access(struct http_server *server, void (*take)(struct str facts), enum access_facts facts);
+/* Nothing is written to the access log's file by the server itself. */
+void http_server_close_access_log(struct http_server *server);
 
 /* Changes whenever memory may have been used and freed: no figure to report. */
 uint64_t http_server_turnover(const struct http_server *server);

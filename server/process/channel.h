@@ -4,7 +4,8 @@
  *      master                         mold                            worker
  *        | --- exec, SETTINGS --------> |                               |
  *        | <-- HELLO, SETTINGS -------- |  (what the config file says)  |
- *        | --- CONFIGURED ------------> |  (all sources merged)         |
+ *        | --- CONFIGURED, LOG -------> |  (all sources merged)         |
+ *        | <-- LOGS ------------------- |                               |
  *        | <-- LOADED ----------------- |                               |
  *        | --- SPAWN + fds -----------> | ------- double fork --------> |
  *        | <-- HELLO (kernel's pid) ----------------------------------- |
@@ -19,7 +20,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CHANNEL_VERSION 6
+#define CHANNEL_VERSION 7
 #define CHANNEL_MAX_BYTES (128 * 1024) /* payload */
 #define CHANNEL_MAX_FDS 128
 
@@ -39,7 +40,8 @@ enum channel_type {
     CHANNEL_REOPEN,  /* master -> mold, worker: reopen the logs */
     CHANNEL_EVENT,   /* master -> mold: struct channel_event, for the configuration file's hooks */
     CHANNEL_SOURCES, /* mold, worker -> master: folders of imported modules, a line each, to be watched (--reload) */
-    CHANNEL_LOG,     /* master -> mold: struct channel_log and the text: a line of the master's, for Python's logging */
+    CHANNEL_LOG,     /* master -> mold: struct log_line (base/log.h) and the text: a line of the master's, for Python's logging */
+    CHANNEL_LOGS,    /* mold -> master: struct channel_logs: what the mold does with the master's lines from now on */
     CHANNEL_AWAKE,   /* worker -> master: a turn begins, the first one since the master has stopped looking */
     CHANNEL_DUMP,    /* worker -> master: fd: a memfd with the stacks of its threads (WORKER_DUMP_SIGNAL) */
 
@@ -58,11 +60,10 @@ struct channel_hello {
 struct channel_loaded {
     char kind[16]; /* "ASGI", "WSGI"; empty: not loaded before the fork */
     uint8_t hooks; /* it wants to hear of events */
-    uint8_t logs;  /* enum log_sharing */
 };
 
-struct channel_log {
-    int32_t level, pid;
+struct channel_logs {
+    uint8_t sharing; /* enum log_sharing */
 };
 
 enum channel_event_kind {
@@ -70,6 +71,7 @@ enum channel_event_kind {
     EVENT_STARTING,        /* once a server */
     EVENT_READY,           /* the sockets listen; once a server */
     EVENT_RELOAD,
+    EVENT_WORKER_BORN,     /* pid, age */
     EVENT_WORKER_EXITED,   /* pid, age */
     EVENT_UPGRADE,         /* another master is about to be started */
     EVENT_EXIT,            /* all workers have ended, the server will */

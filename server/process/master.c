@@ -42,11 +42,21 @@ static void stop_worker(struct master *master, struct worker_handle *worker)
     master_look_at(master, worker->due_ms);
 }
 
+static void say_stopped(struct master *master)
+{
+    if (master->stopping && !master->said_stopped && !master->checking && !master->given->print_config &&
+        !master->given->check_config)
+        log_info("Stopped");
+    master->said_stopped |= master->stopping;
+}
+
 static void stop_mold(struct master *master, struct mold_handle *mold)
 {
     if (mold->state == MOLD_STOPPING || master_needs_mold(master, mold))
         return;
     master_tell_exit(master, mold);
+    if (mold == master_listening_mold(master) && mold->logs != LOG_ALONE)
+        say_stopped(master); /* while there is somebody who logs it */
     mold_handle_stop(mold);
     master_look_at(master, mold->due_ms);
 }
@@ -534,8 +544,7 @@ static int run(const struct settings *given, bool checking)
             wait_for_news(master);
             master_turn(master);
         }
-        if (!checking && !given->print_config && !given->check_config)
-            log_info("Stopped");
+        say_stopped(master);
     }
     int exit_code = master->exit_code;
     master_log_end();

@@ -88,7 +88,7 @@ struct master {
     } last_left;                /* the worker that ended last, and why */
     bool started;               /* the mold's hooks have heard so */
     int told_workers;           /* what they know as the number wanted; 0: nothing yet */
-    bool stopping, graceful;
+    bool stopping, graceful, said_stopped;
     int end_signal;             /* the last one that asked for the end, */
     uint64_t end_signal_ms;     /* and when it came */
     bool checking;              /* only the configuration file is wanted */
@@ -142,7 +142,8 @@ void master_take_names(struct master *master);
 void master_tell_loaded(struct master *master, struct mold_handle *mold);
 /* The number of workers wanted may have changed. */
 void master_tell_workers(struct master *master);
-void master_tell_death(struct master *master, const struct worker_handle *worker);
+void master_tell_birth(const struct master *master, const struct worker_handle *worker);
+void master_tell_death(const struct master *master, const struct worker_handle *worker);
 void master_tell_upgrade(const struct master *master);
 /* Before it is stopped. */
 void master_tell_exit(const struct master *master, const struct mold_handle *mold);
@@ -154,8 +155,14 @@ struct mold_handle *master_listening_mold(const struct master *master);
 
 /* --- master_log.c */
 
-/* The log's lines go to the mold from now on, when it takes them. */
+/* The log's lines go to the mold from now on, when it takes them. Until it is known whether it will, they are held. */
 void master_log_begin(const struct master *master);
+/* The settings are known, and they say it. */
+void master_log_decide(const struct settings *settings);
+/* The mold is about to configure logging: it gets what was held. */
+void master_log_send(const struct mold_handle *mold);
+/* It has done so. */
+void master_log_told(void);
 void master_log_end(void);
 
 /* --- master_reap.c */

@@ -59,12 +59,21 @@ void master_tell_workers(struct master *master)
         tell_workers(master, master_generation(master, mold->generation), mold);
 }
 
-void master_tell_death(struct master *master, const struct worker_handle *worker)
+static void tell_of_worker(const struct master *master, const struct worker_handle *worker, enum channel_event_kind kind)
 {
     const struct mold_handle *mold = master_listening_mold(master);
     if (mold)
-        tell(mold,
-             (struct channel_event){ .kind = EVENT_WORKER_EXITED, .pid = (int32_t)worker->pid, .age = worker->age });
+        tell(mold, (struct channel_event){ .kind = kind, .pid = (int32_t)worker->pid, .age = worker->age });
+}
+
+void master_tell_birth(const struct master *master, const struct worker_handle *worker)
+{
+    tell_of_worker(master, worker, EVENT_WORKER_BORN);
+}
+
+void master_tell_death(const struct master *master, const struct worker_handle *worker)
+{
+    tell_of_worker(master, worker, EVENT_WORKER_EXITED);
 }
 
 void master_tell_upgrade(const struct master *master)

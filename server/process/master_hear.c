@@ -93,6 +93,8 @@ static bool configure(struct master *master, struct generation *generation, cons
     bool good = generation_configure(generation, message, &errors);
     if (good && settings_suffice(master, &generation->settings))
         return false;
+    if (good)
+        master_log_decide(&generation->settings);
     if (!master->serving && generation->settings.check_config)
         settle = only_check;
     if (good && settle(master, generation, &errors))
@@ -115,6 +117,7 @@ static void on_mold_settings(struct master *master, struct mold_handle *mold, co
         mold_handle_kill(mold);
         return;
     }
+    master_log_send(mold);
     mold->state = MOLD_LOADING;
     int64_t limit_ms = generation->settings.boot_timeout_ms;
     mold->due_ms = limit_ms > 0 ? clock_ms() + (uint64_t)limit_ms : 0;
@@ -124,6 +127,14 @@ static void on_sources(const struct master *master, const struct channel_message
 {
     if (master->sources)
         source_watch_add(master->sources, (struct str){ message->data, message->len });
+}
+
+static void on_mold_logs(struct mold_handle *mold, const struct channel_message *message)
+{
+    struct channel_logs logs;
+    TAKE(message, logs);
+    mold->logs = logs.sharing;
+    master_log_told();
 }
 
 static void on_mold_loaded(struct master *master, struct mold_handle *mold, const struct channel_message *message)
@@ -140,7 +151,6 @@ static void on_mold_loaded(struct master *master, struct mold_handle *mold, cons
         return;
     }
     mold->hooks = loaded.hooks != 0;
-    mold->logs = loaded.logs;
     master_tell_loaded(master, mold);
 }
 
@@ -173,6 +183,7 @@ static void on_mold_failed(struct master *master, struct mold_handle *mold, cons
         on_fork_failed(master, mold, &failed);
         return;
     }
+    mold->logs = LOG_ALONE;
     if (!mold->failed && !master->stopping)
         log_error("%s", failed.message);
     mold->failed = true;
@@ -193,6 +204,9 @@ static void on_mold_message(struct master *master, struct mold_handle *mold, con
         break;
     case CHANNEL_SOURCES:
         on_sources(master, message);
+        break;
+    case CHANNEL_LOGS:
+        on_mold_logs(mold, message);
         break;
     case CHANNEL_FAILED:
         on_mold_failed(master, mold, message);
@@ -225,6 +239,7 @@ static void on_worker_hello(struct master *master, struct worker_handle *worker,
         return;
     }
     log_info("Booting worker with pid: %d", (int)worker->pid);
+    master_tell_birth(master, worker);
 }
 
 static void on_worker_failed(struct master *master, struct worker_handle *worker, const struct channel_message *message)

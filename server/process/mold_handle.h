@@ -32,7 +32,7 @@ struct mold_handle {
     bool said_hello, failed; /* failed: it said so, or was killed by us; what comes after says nothing new */
     bool readable;           /* poll says so */
     bool hooks;              /* it wants to hear of events: master_events.c */
-    uint8_t logs;            /* enum log_sharing: master_log.c */
+    uint8_t logs;            /* enum log_sharing: what it does with the master's lines (master_log.c) */
 };
 
 struct home;

@@ -76,7 +76,8 @@ def children(pid: int) -> list[int]:
 
 
 class Server:
-    """`bind`: "tcp" (a free port), "unix" (a path of its own), None: `args` say it. `program`: instead of command()."""
+    """`bind`: "tcp" (a free port), "unix" (a path of its own), None: `args` say it. `program`: instead of command().
+    `address_log`: where the error log goes by Python's logging."""
 
     def __init__(
         self,
@@ -87,6 +88,7 @@ class Server:
         wait: bool = True,
         program: list[str] | None = None,
         pass_fds: Sequence[socket.socket] = (),
+        address_log: Path | None = None,
     ) -> None:
         self._program = program or command()
         self._folder = tempfile.TemporaryDirectory(prefix="licorne-")
@@ -97,6 +99,8 @@ class Server:
         surroundings = {name: value for name, value in os.environ.items() if name != "LICORNE_BIN"}
         self.env = {**surroundings, **(env or {}), MARK: self.mark}
         self._wait = wait
+        self._bind = bind
+        self._address_log = address_log
         self._pass_fds = [passed.fileno() for passed in pass_fds]
         self._process: subprocess.Popen[bytes] | None = None
         self._first_address: str | None = None
@@ -221,11 +225,15 @@ class Server:
     @property
     def addresses(self) -> list[str]:
         """As in the log: http://127.0.0.1:43211, unix:/path."""
-        return [match.group(1) for match in LISTENING.finditer(self.log)]
+        there = self._address_log is not None and self._address_log.exists()
+        text = self._address_log.read_text() if self._address_log and there else self.log
+        return [match.group(1) for match in LISTENING.finditer(text)]
 
     @property
     def address(self) -> tuple[str, int] | str:
         """The first one, as socket.connect() takes it: (host, port) or a path."""
+        if self._first_address is None and self._bind == "unix":
+            return str(self.folder / "licorne.sock")
         if self._first_address is None:  # else the whole log would be read again for each connection
             self._first_address = self.addresses[0]
         first = self._first_address
