@@ -1,9 +1,10 @@
 /* yardstick: the least that any server must do for a request: one read, one write, level-triggered epoll. It answers every
  * so many bytes with the same bytes, and parses nothing: a measure, not a server.
  *
- *     yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N]
+ *     yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N] [workers N]
  *
- * close: it closes after an answer. sendfile: it answers from the file, not from memory. pieces: with so many writes. */
+ * close: it closes after an answer. sendfile: it answers from the file, not from memory. pieces: with so many writes.
+ * workers: so many processes, one of which wakes up for a connection. */
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -30,7 +31,7 @@ struct conn {
     size_t at;      /* where in the answer they begin */
 };
 
-static int epoll_fd, file;
+static int epoll_fd, file, workers = 1;
 static bool closes, by_sendfile;
 static uint64_t request_bytes;
 static size_t response_bytes, burst_bytes, piece_bytes;
@@ -139,7 +140,8 @@ static void on_readable(struct conn *c)
 static void read_options(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N]\n");
+        fprintf(stderr,
+                "usage: yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N] [workers N]\n");
         exit(2);
     }
     request_bytes = strtoull(argv[2], NULL, 10);
@@ -149,6 +151,8 @@ static void read_options(int argc, char **argv)
         by_sendfile |= strcmp(argv[i], "sendfile") == 0;
         if (strcmp(argv[i], "pieces") == 0 && i + 1 < argc)
             piece_bytes = response_bytes / (size_t)atoi(argv[i + 1]) + 1;
+        if (strcmp(argv[i], "workers") == 0 && i + 1 < argc)
+            workers = atoi(argv[i + 1]);
     }
 }
 
@@ -156,9 +160,13 @@ int main(int argc, char **argv)
 {
     read_options(argc, argv);
     signal(SIGPIPE, SIG_IGN);
-    epoll_fd = epoll_create1(0);
     struct conn listener = { .fd = listen_on(atoi(argv[1])) };
-    watch(&listener, EPOLL_CTL_ADD, false);
+    for (int i = 1; i < workers && fork() != 0; i++)
+        ;
+    epoll_fd = epoll_create1(0);
+    struct epoll_event acceptable = { .events = EPOLLIN | EPOLLEXCLUSIVE, .data.ptr = &listener };
+    if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener.fd, &acceptable) < 0)
+        die("epoll_ctl");
     for (;;) {
         struct epoll_event events[64];
         int n = epoll_wait(epoll_fd, events, 64, -1);

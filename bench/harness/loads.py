@@ -61,7 +61,7 @@ class Row:
 
     @property
     def goal(self) -> Goal | None:
-        return self.load.goals.get(self.kind) if self.workers == 1 or self.load.measure != "cpu" else None
+        return self.load.goals.get(self.kind)
 
     @property
     def request_bytes(self) -> int:
