@@ -3,6 +3,7 @@
  * keeps the two strings of its peer. */
 #include "pyglue/environ.h"
 
+#include <netinet/in.h>
 #include <stdlib.h>
 
 #include "config/settings.h"
@@ -10,6 +11,7 @@
 #include "pyglue/names.h"
 #include "pyglue/wsgi.h"
 #include "server/base/mem.h"
+#include "server/base/percent.h"
 
 #define DECODE_ON_STACK 2048
 
@@ -211,35 +213,11 @@ static int put_peer(struct environ *environ, PyObject *dict, struct request *req
 
 /* --- the target -------------------------------------------------------------------------------------------------- */
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c |= 0x20; /* lower case */
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* Writes at most path.len bytes; what is no valid escape stays as it is. */
-static size_t percent_decode(struct str path, char *to)
-{
-    const char *from = path.p, *end = path.p + path.len;
-    char *start = to;
-    while (from < end) {
-        int high, low;
-        if (*from == '%' && end - from > 2 && (high = hex_value(from[1])) >= 0 && (low = hex_value(from[2])) >= 0) {
-            *to++ = (char)(high << 4 | low);
-            from += 3;
-        } else {
-            *to++ = *from++;
-        }
-    }
-    return (size_t)(to - start);
-}
-
-/* Some proxies take the prefix off, others do not: the application sees the path below it either way. */
+/* Some proxies take the prefix off, others do not: the application sees the path below it either way. `environ` is NULL: there
+ * is none. */
 static struct str below_prefix(const struct environ *environ, struct str path)
 {
-    size_t n = environ->prefix_len;
+    size_t n = environ != NULL ? environ->prefix_len : 0;
     if (n == 0 || path.len < n || memcmp(path.p, environ->prefix, n) != 0 || (path.len > n && path.p[n] != '/'))
         return path;
     return (struct str){ path.p + n, path.len - n };
@@ -262,9 +240,18 @@ static PyObject *path_info(const struct environ *environ, struct str path)
     return latin1(below_prefix(environ, path));
 }
 
+static PyObject *path_info_of(const struct environ *environ, const struct request *request)
+{
+    const struct request_front *front = request->front;
+    if (front == NULL || front->script_name.p == NULL)
+        return path_info(environ, request->path);
+    struct str below = { request->path.p + front->script_len, request->path.len - front->script_len };
+    return path_info(NULL, below);
+}
+
 static int put_target(const struct environ *environ, PyObject *dict, const struct request *request)
 {
-    PyObject *path = path_info(environ, request->path), *target = NULL;
+    PyObject *path = path_info_of(environ, request), *target = NULL;
     if (path == NULL)
         return -1;
     bool same = PyUnicode_GET_LENGTH(path) == (Py_ssize_t)request->target.len && request->query.len == 0 &&
@@ -324,15 +311,53 @@ static int put_line(PyObject *dict, const struct request *request)
     return 0;
 }
 
+/* --- what a front end says ----------------------------------------------------------------------------------------- */
+
+static int put_var(PyObject *dict, const struct field *var)
+{
+    PyObject *key = latin1(var->name);
+    int failed = key == NULL ? -1 : put(dict, key, latin1(var->value));
+    Py_XDECREF(key);
+    return failed;
+}
+
+static int put_front(PyObject *dict, const struct request_front *front)
+{
+    for (size_t i = 0; i < front->var_count; i++)
+        if (put_var(dict, &front->vars[i]) < 0)
+            return -1;
+    if (front->script_name.p != NULL && put(dict, names.SCRIPT_NAME, latin1(front->script_name)) < 0)
+        return -1;
+    if (front->server.host.len > 0 && put(dict, names.SERVER_NAME, server_name(&front->server)) < 0)
+        return -1;
+    return front->server.port > 0 ? put(dict, names.SERVER_PORT, server_port(&front->server, false)) : 0;
+}
+
+/* The PROXY protocol's keys, as in gunicorn; REMOTE_ADDR and REMOTE_PORT are the client's that it names. */
+static int put_proxied(PyObject *dict, const struct request *request)
+{
+    char text[INET6_ADDRSTRLEN];
+    struct endpoint target;
+    if (!request_proxied(request, &target, text, sizeof(text)))
+        return 0;
+    bool is_v6 = memchr(text, ':', target.host.len) != NULL;
+    return put(dict, names.PROXY_PROTOCOL, PyUnicode_FromString(is_v6 ? "TCP6" : "TCP4")) < 0 ||
+                   put(dict, names.PROXY_ADDR, latin1(target.host)) < 0 ||
+                   put(dict, names.PROXY_PORT, PyUnicode_FromFormat("%d", target.port)) < 0
+               ? -1
+               : 0;
+}
+
 PyObject *environ_make(struct environ *environ, struct request *request, PyObject *input)
 {
     PyObject *template = template_for(environ, request); // borrowed
     PyObject *dict = template == NULL ? NULL : PyDict_Copy(template);
     if (dict == NULL)
         return NULL;
-    if (put_line(dict, request) < 0 || put_target(environ, dict, request) < 0 ||
-        put_peer(environ, dict, request) < 0 || PyDict_SetItem(dict, names.wsgi_input, input) < 0 ||
-        put_fields(dict, request) < 0)
+    if ((request->front != NULL && put_front(dict, request->front) < 0) || put_line(dict, request) < 0 ||
+        put_target(environ, dict, request) < 0 || put_peer(environ, dict, request) < 0 ||
+        PyDict_SetItem(dict, names.wsgi_input, input) < 0 || put_fields(dict, request) < 0 ||
+        put_proxied(dict, request) < 0)
         Py_CLEAR(dict);
     return dict;
 }

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "pyglue/names.h"
+#include "server/base/percent.h"
 #include "server/http/request.h"
 #include "server/http/websocket.h"
 
@@ -120,34 +121,6 @@ static PyObject *headers_new(const struct request *request)
 
 /* --------------------------------------------------------------------------------------------------------- paths */
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
-
-/* `%` that no two hex digits follow stays as it is. Returns the length; `to` has room for from.len. */
-static size_t percent_decode(char *to, struct str from)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < from.len; i++) {
-        int high = from.p[i] == '%' && i + 2 < from.len ? hex_digit(from.p[i + 1]) : -1;
-        int low = high >= 0 ? hex_digit(from.p[i + 2]) : -1;
-        if (low < 0) {
-            to[n++] = from.p[i];
-            continue;
-        }
-        to[n++] = (char)(high * 16 + low);
-        i += 2;
-    }
-    return n;
-}
-
 static PyObject *utf8_new(const char *p, size_t len)
 {
     return PyUnicode_DecodeUTF8(p, (Py_ssize_t)len, "replace");
@@ -158,33 +131,41 @@ static PyObject *path_decoded(struct str path)
     char here[PATH_INLINE], *room = here;
     if (path.len > sizeof(here) && (room = PyMem_Malloc(path.len)) == NULL)
         return PyErr_NoMemory();
-    PyObject *text = utf8_new(room, percent_decode(room, path));
+    PyObject *text = utf8_new(room, percent_decode(path, room));
     if (room != here)
         PyMem_Free(room);
     return text;
 }
 
-static PyObject *path_new(const struct scope_maker *maker, struct str path)
+/* A front end that says SCRIPT_NAME leaves it in the path; one that root_path is for has taken it off. */
+static bool is_mounted(const struct request *request)
 {
+    return request->front != NULL && request->front->script_name.p != NULL;
+}
+
+static PyObject *path_new(const struct scope_maker *maker, const struct request *request)
+{
+    struct str path = request->path;
     bool plain = path.len == 0 || memchr(path.p, '%', path.len) == NULL;
     PyObject *text = plain ? utf8_new(path.p, path.len) : path_decoded(path);
-    if (text == NULL || maker->root.len == 0)
+    if (text == NULL || maker->root.len == 0 || is_mounted(request))
         return text;
     PyObject *full = PyUnicode_Concat(maker->root_path, text);
     Py_DECREF(text);
     return full;
 }
 
-static PyObject *raw_path_new(const struct scope_maker *maker, struct str path)
+static PyObject *raw_path_new(const struct scope_maker *maker, const struct request *request)
 {
-    PyObject *raw = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(maker->root.len + path.len));
+    struct str root = is_mounted(request) ? STR("") : maker->root, path = request->path;
+    PyObject *raw = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(root.len + path.len));
     if (raw == NULL)
         return NULL;
     char *to = PyBytes_AS_STRING(raw);
-    if (maker->root.len > 0)
-        memcpy(to, maker->root.p, maker->root.len);
+    if (root.len > 0)
+        memcpy(to, root.p, root.len);
     if (path.len > 0)
-        memcpy(to + maker->root.len, path.p, path.len);
+        memcpy(to + root.len, path.p, path.len);
     return raw;
 }
 
@@ -290,11 +271,14 @@ static PyObject *template_of(struct scope_maker *maker, struct request *request)
 
 static int fill(struct scope_maker *maker, PyObject *scope, struct request *request)
 {
-    if (put(scope, names.path, path_new(maker, request->path)) < 0 ||
-        put(scope, names.raw_path, raw_path_new(maker, request->path)) < 0 ||
+    if (put(scope, names.path, path_new(maker, request)) < 0 ||
+        put(scope, names.raw_path, raw_path_new(maker, request)) < 0 ||
         put(scope, names.headers, headers_new(request)) < 0)
         return -1;
     if (put(scope, names.client, client_of(request)) < 0)
+        return -1;
+    if (is_mounted(request) &&
+        put(scope, names.root_path, utf8_new(request->front->script_name.p, request->front->script_name.len)) < 0)
         return -1;
     if (request_scheme(request).len == 5 && PyDict_SetItem(scope, names.scheme, names.https) < 0)
         return -1;

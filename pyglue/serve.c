@@ -427,6 +427,8 @@ static void compose(struct serving *s, const struct application *application)
     http_server_on_room(s->http, on_room, s);
     http_server_on_hand_over(s->http, hand_over, s);
     http_server_publish(s->http, &s->inherit->slot->tally, s->inherit->inflight);
+    if (application->kind == APPLICATION_WSGI)
+        http_server_mount(s->http, getenv("SCRIPT_NAME")); /* as CGI, uWSGI and gunicorn have it */
     hooks_count(&s->inherit->slot->tally.requests);
     s->requests_at_most = draw_requests_at_most(s->settings);
     if (s->requests_at_most > 0)

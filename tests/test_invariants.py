@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-import subprocess
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from support.server import Server, wait_until
+from support.server import Server
+from support.strace import Strace
 
 APPS = Path(__file__).parent / "apps"
 CALLS = "read,readv,recvfrom,recvmsg,write,writev,sendto,sendmsg,epoll_ctl,close,accept4"
@@ -20,24 +20,6 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: test\r\nUser-Agent: invariants\r\nAccept: */
 ROUNDS = 200
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
-
-
-class Strace:
-    """The calls of one process, all threads, as lines of strace."""
-
-    def __init__(self, pid: int, out: Path):
-        self.out = out
-        self.process = subprocess.Popen(
-            ["strace", "-f", "-qq", "-e", f"trace={CALLS},{TIMERS}", "-o", str(out), "-p", str(pid)],
-            stderr=subprocess.PIPE,
-        )
-        status = Path(f"/proc/{pid}/status")
-        wait_until(lambda: not re.search(r"TracerPid:\s+0\n", status.read_text()), "strace to attach")
-
-    def stop(self) -> list[str]:
-        self.process.terminate()
-        self.process.wait(30)
-        return [line.split(None, 1)[1] for line in self.out.read_text().splitlines() if "(" in line]
 
 
 def read_responses(client: socket.socket, count: int) -> bytes:
@@ -56,7 +38,7 @@ def count_calls(server: Server, tmp_path: Path, exchange) -> tuple[Counter, list
             client.sendall(REQUEST)
             read_responses(client, 1)
         (worker,) = server.workers()
-        strace = Strace(worker, tmp_path / "strace")
+        strace = Strace(worker, tmp_path / "strace", f"{CALLS},{TIMERS}")
         exchange(client)
         lines = strace.stop()
     return Counter(line.split("(")[0] for line in lines), lines

@@ -162,3 +162,28 @@ def test_a_bad_value_is_explained(app):
     with Server("web:app", "--proxy-protocol=v3", cwd=app, wait=False) as server:
         assert server.wait_exit() == 1
         assert "proxy_protocol" in server.log and "off, v1, v2, auto" in server.log
+
+
+KEYS = """
+import json
+
+def app(environ, start_response):
+    said = json.dumps({"client": {key: environ[key] for key in environ if key.startswith("PROXY_")}}).encode()
+    start_response("200 OK", [("Content-Length", str(len(said)))])
+    return [said]
+"""
+
+
+def test_gunicorns_keys_of_the_environ(tmp_path):
+    (tmp_path / "web.py").write_text(KEYS)
+    named = {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "198.51.100.1", "PROXY_PORT": "443"}
+    with Server("web:app", "--proxy-protocol", cwd=tmp_path) as server:
+        with server.connect() as client:
+            assert ask(client, LINE) == (200, named)
+            assert ask(client, b"", "X-Forwarded-For: 203.0.113.9") == (200, named)  # of the connection
+        with server.connect() as client:
+            v6 = {"PROXY_PROTOCOL": "TCP6", "PROXY_ADDR": "::1", "PROXY_PORT": "443"}
+            assert ask(client, binary(1, 0x21, V6)) == (200, v6)
+        for header in (b"", b"PROXY UNKNOWN\r\n", binary(0, 0, b"")):
+            with server.connect() as client:
+                assert ask(client, header) == (200, {})

@@ -621,6 +621,7 @@ struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, c
         memcpy(&c->peer_address, peer, peer_len < sizeof(c->peer_address) ? peer_len : sizeof(c->peer_address));
     coarse_timer_init(&c->timer, on_timer);
     io_init(&c->io, server->loop, fd, &events);
+    c->io.copies_files = !server->settings->sendfile;
     conn_enter(c, CONN_HEAD);
     return c;
 }
@@ -675,6 +676,8 @@ void conn_unpack(struct conn *c, const struct parcel *parcel)
         conn_expect_proxy(c);
     else if (!parcel->fresh)
         conn_enter(c, CONN_IDLE);
+    if (parcel->proxied.sin6_family != AF_UNSPEC)
+        conn_proxied(c, &parcel->proxied);
     c->since_ms = now - idle_ms;
     if (c->timer.due_ms > 0)
         coarse_timer_arm(c->server->loop, &c->timer, c->timer.due_ms > now + idle_ms ? c->timer.due_ms - now - idle_ms : 0);

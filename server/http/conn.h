@@ -29,6 +29,7 @@ struct websocket;
 
 enum conn_state {
     CONN_PROXY,   /* before the first head: the peer may say by the PROXY protocol whose connection it is */
+    CONN_UWSGI,   /* as HEAD, of the uwsgi protocol */
     CONN_HEAD,    /* a request head is awaited (new connection) or has begun */
     CONN_IDLE,    /* between messages */
     CONN_BODY,    /* the head is complete, the application waits for the start of the body */
@@ -47,7 +48,7 @@ struct conn {
     struct http1 http1;
     struct request *request; /* being received or served; one reference */
     struct websocket *websocket; /* in WEBSOCKET; one reference */
-    struct proxy_protocol *proxy; /* in PROXY */
+    struct proxy_protocol *proxy; /* in PROXY; then, if it has said so, where the client had connected to */
     struct coarse_timer timer;
     uint64_t since_ms;            /* when the state was entered, or the client had its last chance to make progress */
     enum conn_state state : 8;    /* small from here on: an idle connection is this struct, and 768 bytes are a size class */
@@ -56,6 +57,7 @@ struct conn {
     bool in_wait : 1;             /* the application waits inside request_wait_*: it is not called back */
     bool stays : 1;               /* it was tried: nobody takes it over */
     bool reset_after : 1;         /* FLUSH ends in a reset: what was sent must not look complete */
+    bool speaks_uwsgi : 1;        /* since it was accepted */
     bool peer_known : 1;          /* `peer` was made from peer_address */
     uint32_t discarded;           /* of an unread body */
     const struct endpoint *local;

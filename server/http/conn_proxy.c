@@ -28,6 +28,13 @@ void conn_proxy_over(struct conn *c)
     c->proxy = NULL;
 }
 
+void conn_proxied(struct conn *c, const struct sockaddr_in6 *target)
+{
+    c->proxy = mem_alloc(sizeof(*c->proxy));
+    proxy_protocol_init(c->proxy, PROXY_OFF);
+    c->proxy->target = *target;
+}
+
 static void refuse_proxy(struct conn *c, int status, const char *reason)
 {
     conn_log_refused(c, status, reason);
@@ -48,8 +55,9 @@ static void proxy_done(struct conn *c)
         c->peer_address = c->proxy->client;
         c->peer_known = false;
         conn_log_client(c);
+    } else {
+        conn_proxy_over(c);
     }
-    conn_proxy_over(c);
     conn_await_head(c);
 }
 

@@ -29,6 +29,8 @@ size_t conn_proxy_take(struct conn *c, char *data, size_t len);
 void conn_proxy_timeout(struct conn *c);
 /* What is known of the header is given up. */
 void conn_proxy_over(struct conn *c);
+/* Another worker was told where the client had connected to. */
+void conn_proxied(struct conn *c, const struct sockaddr_in6 *target);
 /* No byte of a header has come. */
 bool conn_proxy_rests(const struct conn *c);
 

@@ -12,14 +12,19 @@
 #include "server/http/http_server.h"
 #include "server/http/server_state.h"
 #include "server/net/exchange.h"
+#include "server/net/proxy_protocol.h"
 
 static struct parcel parcel_of(const struct conn *c)
 {
+    static const struct sockaddr_in6 not_told = { .sin6_family = AF_UNSPEC };
+    bool told = c->proxy != NULL && c->state != CONN_PROXY;
     return (struct parcel){ .fd = c->io.fd,
                             .peer = c->peer_address,
+                            .proxied = told ? c->proxy->target : not_told,
                             .since_ms = c->since_ms,
                             .fresh = c->state <= CONN_HEAD,
                             .awaits_proxy = c->state == CONN_PROXY,
+                            .speaks_uwsgi = c->speaks_uwsgi,
                             .unread = buf_str(&c->io.in) };
 }
 

@@ -6,6 +6,7 @@
 #include "server/http/conn.h"
 #include "server/http/forwarded.h"
 #include "server/http/headers.h"
+#include "server/http/mount.h"
 #include "server/http/request.h"
 #include "server/http/websocket_offer.h"
 
@@ -14,8 +15,8 @@
 
 /* The fields that the server itself obeys. */
 struct head_fields {
-    struct str host, transfer_encoding, content_length, expect;
-    int hosts, transfer_encodings, content_lengths, expects, content_types;
+    struct str host, transfer_encoding, content_length, expect, script_name;
+    int hosts, transfer_encodings, content_lengths, expects, content_types, script_names;
     bool close, keep_alive, upgrade, websocket, forwarded;
 };
 
@@ -55,9 +56,9 @@ static struct head_refusal split_absolute(struct request *r)
     return ACCEPTED;
 }
 
-struct head_refusal head_judge_line(struct request *r, int version_major)
+struct head_refusal head_judge_line(struct request *r, int version_major, const struct settings *settings)
 {
-    if (version_major != 1)
+    if (version_major != 1 && !settings->permit_unconventional_http_version)
         return REFUSED(505, "HTTP version not supported");
     if (str_eq(r->method, STR("CONNECT")))
         return REFUSED(501, "CONNECT is not implemented");
@@ -160,12 +161,29 @@ static struct head_refusal judge_upgrade(struct request *r, const struct head_fi
     return ACCEPTED;
 }
 
+static const struct forwarded *forwarded_of(const struct request *r)
+{
+    return r->conn ? r->conn->server->forwarded : NULL;
+}
+
 static struct head_refusal judge_forwarded(struct request *r, const struct head_fields *f)
 {
-    const struct forwarded *forwarded = r->conn ? r->conn->server->forwarded : NULL;
+    const struct forwarded *forwarded = forwarded_of(r);
     if (forwarded == NULL || (!f->forwarded && !forwarded_has_others(forwarded)))
         return ACCEPTED;
     return forwarded_apply(forwarded, r);
+}
+
+/* The proxy's word goes before the environment's. */
+static struct head_refusal judge_mount(struct request *r, const struct head_fields *f)
+{
+    if (f->script_names > 1)
+        return REFUSED(400, "more than one SCRIPT_NAME");
+    if (f->script_names > 0)
+        return mount_apply(r, f->script_name);
+    if (r->conn && r->conn->server->script_name.len > 0)
+        return mount_apply(r, r->conn->server->script_name);
+    return ACCEPTED;
 }
 
 /* --- all fields ------------------------------------------------------------------------------------------------------ */
@@ -223,17 +241,35 @@ static void note_field(struct head_fields *f, const struct field *field)
 }
 
 /* Obsolete line folding, where permitted: the line break becomes blanks. llhttp was lenient, so this looks at every byte. */
-static bool unfold(struct field *field)
+static bool unfold(struct field *field, bool strip_header_spaces)
 {
-    char *p = (char *)field->value.p;
+    char *p = (char *)field->value.p, end = field->name.p[field->name.len];
     for (size_t i = 0; i < field->value.len; i++) {
         bool fold =
             i + 2 < field->value.len && p[i] == '\r' && p[i + 1] == '\n' && (p[i + 2] == ' ' || p[i + 2] == '\t');
         if (fold)
             p[i] = p[i + 1] = ' ';
     }
-    return field->name.p[field->name.len] == ':' && str_is(field->name, CHAR_TOKEN) &&
+    return (end == ':' || (strip_header_spaces && (end == ' ' || end == '\t'))) && str_is(field->name, CHAR_TOKEN) &&
            headers_value_valid(field->value);
+}
+
+enum underscore { UNDERSCORE_KEEP, UNDERSCORE_DROP, UNDERSCORE_REFUSE };
+
+/* In WSGI's environ A_B and A-B are one name: whoever sends the first could pass for who sends the second. */
+static enum underscore judge_underscore(const struct request *r, const struct settings *settings, struct head_fields *f,
+                                        const struct field *field)
+{
+    if (forwarded_may_set(forwarded_of(r), r, field->name)) {
+        if (str_eq(field->name, STR("script_name"))) {
+            f->script_name = headers_trim(field->value);
+            f->script_names++;
+        }
+        return UNDERSCORE_KEEP;
+    }
+    if (settings->header_map == HEADER_MAP_DROP)
+        return UNDERSCORE_DROP;
+    return settings->header_map == HEADER_MAP_REFUSE ? UNDERSCORE_REFUSE : UNDERSCORE_KEEP;
 }
 
 /* Lowers and trims; drops names with an underscore as header_map says. */
@@ -247,12 +283,14 @@ static struct head_refusal tidy_fields(struct request *r, const struct settings 
     size_t kept = 0;
     for (size_t i = 0; i < r->field_count; i++) {
         struct field *field = &r->fields[i];
-        if (settings->permit_obsolete_folding && !unfold(field))
+        if (settings->permit_obsolete_folding && !unfold(field, settings->strip_header_spaces))
             return REFUSED(400, "malformed header field");
-        bool underscore = headers_lower((char *)field->name.p, field->name.len);
-        if (underscore && settings->header_map == HEADER_MAP_REFUSE)
+        enum underscore underscore = UNDERSCORE_KEEP;
+        if (headers_lower((char *)field->name.p, field->name.len))
+            underscore = judge_underscore(r, settings, f, field);
+        if (underscore == UNDERSCORE_REFUSE)
             return REFUSED(400, "header name with an underscore (header_map)");
-        if (underscore && settings->header_map == HEADER_MAP_DROP)
+        if (underscore == UNDERSCORE_DROP)
             continue;
         field->value = headers_trim(field->value);
         note_field(f, field);
@@ -281,6 +319,8 @@ struct head_refusal head_judge_fields(struct request *r, const struct settings *
         refusal = REFUSED(400, "more than one Content-Type");
     if (refusal.status == 0)
         refusal = judge_forwarded(r, &f);
+    if (refusal.status == 0)
+        refusal = judge_mount(r, &f);
     if (refusal.status == 0 && absolute)
         replace_host_field(r);
     r->core.keep_alive = !f.close && (r->version_minor >= 1 || f.keep_alive);

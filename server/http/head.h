@@ -13,7 +13,7 @@ struct head_refusal {
 };
 
 /* The request line is known (method, target, version): judges what needs no field, and splits the target. */
-struct head_refusal head_judge_line(struct request *request, int version_major);
+struct head_refusal head_judge_line(struct request *request, int version_major, const struct settings *settings);
 
 /* All fields are there, names in any case, values untrimmed. Lowers, trims, drops and checks them; sets host, keep_alive,
  * expects_continue, is_chunked, content_length. */

@@ -17,7 +17,7 @@
     ((IS_ALPHA(c) || IS_DIGIT(c) || IS_TCHAR_MARK(c) ? CHAR_TOKEN : 0) |                                               \
      ((c) == 9 || ((c) >= 32 && (c) != 127) ? CHAR_VALUE : 0) |                                                        \
      ((c) > 32 && (c) < 127 && (c) != '#' ? CHAR_TARGET : 0) |                                                         \
-     (IS_UPPER(c) || IS_DIGIT(c) || (c) == '-' || (c) == '_' ? CHAR_METHOD : 0) |                                      \
+     (IS_UPPER(c) || IS_DIGIT(c) || (IS_TCHAR_MARK(c) && (c) != '#') ? CHAR_METHOD : 0) |                               \
      (IS_UNRESERVED(c) || IS_SUB_DELIM(c) || (c) == '%' ? CHAR_HOST : 0) | (IS_DIGIT(c) ? CHAR_DIGIT : 0) |            \
      (IS_HEX(c) ? CHAR_HEX : 0))
 
@@ -160,8 +160,7 @@ size_t headers_put_number(char *to, uint64_t number)
 
 /* --- authorities ------------------------------------------------------------------------------------------------- */
 
-/* Splits "host:port" and "[v6]:port"; the port is empty when there is none. */
-static bool split_host(struct str host, struct str *name, struct str *port)
+bool headers_split_host(struct str host, struct str *name, struct str *port)
 {
     const char *end = host.p + host.len, *p = host.p;
     bool literal = host.len > 0 && *p == '[';
@@ -204,7 +203,7 @@ static bool reg_name_valid(struct str name)
 bool headers_host_valid(struct str host)
 {
     struct str name, port;
-    if (!split_host(host, &name, &port))
+    if (!headers_split_host(host, &name, &port))
         return false;
     if (port.len > 0 && (port.len > 5 || headers_number(port) < 0 || headers_number(port) > 65535))
         return false;
@@ -214,7 +213,7 @@ bool headers_host_valid(struct str host)
 bool headers_same_host(struct str a, struct str b)
 {
     struct str name_a, port_a, name_b, port_b;
-    if (!split_host(a, &name_a, &port_a) || !split_host(b, &name_b, &port_b) || !str_ieq(name_a, name_b))
+    if (!headers_split_host(a, &name_a, &port_a) || !headers_split_host(b, &name_b, &port_b) || !str_ieq(name_a, name_b))
         return false;
     int64_t number_a = port_a.len ? headers_number(port_a) : 80, number_b = port_b.len ? headers_number(port_b) : 80;
     return number_a == number_b;

@@ -12,7 +12,7 @@ enum {
     CHAR_TOKEN = 1,  /* tchar: field names, methods */
     CHAR_VALUE = 2,  /* HTAB, SP, VCHAR, obs-text: field values, reason phrases */
     CHAR_TARGET = 4, /* what may stand in a request target: VCHAR but '#' */
-    CHAR_METHOD = 8, /* a conventional method: A-Z 0-9 - _ */
+    CHAR_METHOD = 8, /* a conventional method: tchar but a-z and '#' */
     CHAR_HOST = 16,  /* reg-name, a percent sign included */
     CHAR_DIGIT = 32,
     CHAR_HEX = 64,
@@ -52,6 +52,8 @@ bool headers_list_has(struct str list, struct str token);
 
 /* uri-host [":" port]: no userinfo, path or blanks; port at most 65535. */
 bool headers_host_valid(struct str host);
+/* Splits "host:port" and "[v6]:port"; the port is empty when there is none. False: nonsense. */
+bool headers_split_host(struct str host, struct str *name, struct str *port);
 /* Two valid authorities name the same host and port (80 when there is none). */
 bool headers_same_host(struct str a, struct str b);
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 
 #include "config/settings.h"
-#include "server/base/mem.h"
 #include "server/http/head.h"
 #include "server/http/headers.h"
 #include "server/http/http1_scan.h"
@@ -26,6 +25,9 @@ struct framing {
     bool has_length, chunked;
     uint64_t length;
 };
+
+/* Where in a header line the parser is; kept for strip_header_spaces alone. */
+enum line { LINE_START, LINE_NAME, LINE_BLANKS, LINE_REST };
 
 static llhttp_t *parser_of(struct http1 *h)
 {
@@ -318,7 +320,7 @@ static void take_line(struct http1 *h, const char *base)
     struct request *r = h->request;
     r->method = (struct str){ base + h->line_start, h->method_end - h->line_start };
     r->target = (struct str){ base + h->method_end + 1, h->target_end - h->method_end - 1 };
-    r->version_minor = h->version[0] == '1' && h->version[2] == '0' ? 0 : 1;
+    r->version_minor = h->version[0] < '1' || (h->version[0] == '1' && h->version[2] == '0') ? 0 : 1;
 }
 
 /* What the log and the answer need of a request that is refused. */
@@ -338,6 +340,12 @@ static enum http1_result judged(struct http1 *h, struct head_refusal refusal)
     return refusal.status ? refuse(h, refusal.status, refusal.reason) : HTTP1_DONE;
 }
 
+/* As far as gunicorn goes: no registered method is refused, and what is odd enough to be an attack is. */
+static bool is_conventional(struct str method)
+{
+    return method.len >= 3 && method.len <= 20 && str_is(method, CHAR_METHOD);
+}
+
 static enum http1_result check_method(struct http1 *h)
 {
     struct str method = h->request->method;
@@ -345,7 +353,7 @@ static enum http1_result check_method(struct http1 *h)
         for (size_t i = 0; i < method.len; i++)
             if (method.p[i] >= 'a' && method.p[i] <= 'z')
                 ((char *)method.p)[i] -= 0x20;
-    if (!h->settings->permit_unconventional_http_method && !str_is(method, CHAR_METHOD))
+    if (!h->settings->permit_unconventional_http_method && !is_conventional(method))
         return refuse(h, 400, "unconventional method (permit_unconventional_http_method)");
     h->request->is_head = str_eq(method, STR("HEAD"));
     return HTTP1_DONE;
@@ -391,7 +399,7 @@ static enum http1_result finish_head(struct http1 *h, const char *data, size_t n
     }
     enum http1_result result = check_method(h);
     if (result == HTTP1_DONE)
-        result = judged(h, head_judge_line(r, h->version[0] - '0'));
+        result = judged(h, head_judge_line(r, h->version[0] - '0', h->settings));
     if (result == HTTP1_DONE)
         result = judged(h, head_judge_fields(r, h->settings));
     if (result == HTTP1_DONE)
@@ -444,14 +452,9 @@ static bool scan_fields(struct http1 *h, char *data, size_t n, size_t *i)
     return used > 0;
 }
 
-/* Parses fields from data[*i] on. */
-static enum http1_result parse_fields(struct http1 *h, char *data, size_t n, size_t *i)
+static enum http1_result parse_run(struct http1 *h, const char *data, size_t n, size_t *i)
 {
     llhttp_t *parser = parser_of(h);
-    if (scan_fields(h, data, n, i))
-        return HTTP1_DONE;
-    if (!h->parsing)
-        begin_fields(h);
     h->data = data;
     llhttp_errno_t error = llhttp_execute(parser, data + *i, n - *i);
     if (error == HPE_OK) {
@@ -462,6 +465,57 @@ static enum http1_result parse_fields(struct http1 *h, char *data, size_t n, siz
         return h->status ? HTTP1_ERROR : refuse(h, 400, llhttp_get_error_reason(parser));
     *i = (size_t)(llhttp_get_error_pos(parser) - data);
     return HTTP1_DONE;
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* How many bytes there are before a blank that a name ends with. */
+static size_t until_blanks(struct http1 *h, const char *p, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (h->line == LINE_START)
+            h->line = is_blank(p[i]) || p[i] == '\r' ? LINE_REST : LINE_NAME;
+        else if (h->line == LINE_NAME && p[i] == ':')
+            h->line = LINE_REST;
+        else if (h->line == LINE_REST && p[i] == '\n')
+            h->line = LINE_START;
+        else if (h->line == LINE_NAME && is_blank(p[i])) {
+            h->line = LINE_BLANKS;
+            return i;
+        }
+    }
+    return n;
+}
+
+/* strip_header_spaces: the parser never sees blanks between a name and its colon. */
+static enum http1_result parse_stripped(struct http1 *h, const char *data, size_t n, size_t *i)
+{
+    enum http1_result result = HTTP1_MORE;
+    while (*i < n && result == HTTP1_MORE) {
+        if (h->line == LINE_BLANKS && is_blank(data[*i])) {
+            (*i)++;
+            continue;
+        }
+        if (h->line == LINE_BLANKS && data[*i] != ':')
+            return refuse(h, 400, "a blank within the name of a header field");
+        if (h->line == LINE_BLANKS)
+            h->line = LINE_REST;
+        result = parse_run(h, data, *i + until_blanks(h, data + *i, n - *i), i);
+    }
+    return result;
+}
+
+/* Parses fields from data[*i] on. */
+static enum http1_result parse_fields(struct http1 *h, char *data, size_t n, size_t *i)
+{
+    if (scan_fields(h, data, n, i))
+        return HTTP1_DONE;
+    if (!h->parsing)
+        begin_fields(h);
+    return h->settings->strip_header_spaces ? parse_stripped(h, data, n, i) : parse_run(h, data, n, i);
 }
 
 enum http1_result http1_head(struct http1 *h, char *data, size_t len, size_t *used)

@@ -33,6 +33,7 @@ struct http1 {
     bool parsing;            /* llhttp has begun with the fields … */
     bool scanned;            /* … or http1_scan() has done without it … */
     bool scanned_length;     /* … and found a Content-Length: body_left */
+    uint8_t line;            /* enum line in http1.c */
     const char *reason;      /* after HTTP1_ERROR: static text for the log */
 
     /* The head. */

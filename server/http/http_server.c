@@ -201,6 +201,11 @@ void http_server_publish(struct http_server *s, struct tally *tally, struct infl
     request_pool_publish(s->requests, inflight);
 }
 
+void http_server_mount(struct http_server *s, const char *script_name)
+{
+    s->script_name = str_from(script_name);
+}
+
 struct conn *http_server_add(struct http_server *s, int fd, const struct sockaddr *peer, socklen_t peer_len,
                              const struct endpoint *local)
 {

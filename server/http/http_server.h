@@ -27,6 +27,9 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
  * now and outlive the server and its requests. (Without: it counts for itself.) */
 void http_server_publish(struct http_server *server, struct tally *tally, struct inflight_table *inflight);
 
+/* SCRIPT_NAME of the environment (NULL: none), below which all requests have to be; must outlive the server. */
+void http_server_mount(struct http_server *server, const char *script_name);
+
 /* A new connection; `fd` is taken over. `local`: the listener's endpoint, must outlive the server. */
 void http_server_accept(struct http_server *server, int fd, const struct sockaddr *peer, socklen_t peer_len,
                         const struct endpoint *local);

@@ -6,8 +6,10 @@
 #include "server/base/mem.h"
 #include "server/http/conn.h"
 #include "server/http/deadlines.h"
+#include "server/http/endpoint.h"
 #include "server/http/response.h"
 #include "server/http/server_state.h"
+#include "server/net/proxy_protocol.h"
 
 #define POOL_SPARES 1024 /* requests kept for the next */
 #define KEEP_BYTES 4096  /* of each buffer of a request in the pool */
@@ -152,6 +154,18 @@ void request_unref(struct request *r)
     pool_release(pool);
 }
 
+/* --- the head ------------------------------------------------------------------------------------------------------------- */
+
+struct request_front *request_front_of(struct request *r)
+{
+    if (r->front == NULL) {
+        struct request_front *front = arena_alloc(&r->arena, sizeof(*front));
+        *front = (struct request_front){ .script_name = { NULL, 0 } };
+        r->front = front;
+    }
+    return (struct request_front *)r->front;
+}
+
 /* --- the head's memory ------------------------------------------------------------------------------------------------ */
 
 struct move {
@@ -241,6 +255,14 @@ bool request_is_forwarded(const struct request *r)
 const struct endpoint *request_server(struct request *r)
 {
     return r->conn && r->conn->local ? r->conn->local : &nowhere;
+}
+
+bool request_proxied(const struct request *r, struct endpoint *target, char *text, size_t size)
+{
+    if (r->conn == NULL || r->conn->proxy == NULL)
+        return false;
+    *target = endpoint_format((const struct sockaddr *)&r->conn->proxy->target, text, size);
+    return true;
 }
 
 struct str request_scheme(struct request *r)

@@ -32,6 +32,8 @@ struct deadlines;
 struct request_pool;
 struct settings;
 
+struct request_front;
+
 /* One header field. In a request the name is in lower case and the value without surrounding blanks. */
 struct field {
     struct str name, value;
@@ -41,6 +43,15 @@ struct endpoint {
     struct str host; /* numeric address, or the path of a unix socket; empty: unknown (unnamed unix peer) */
     int port;        /* -1: none (unix) */
     bool is_unix;
+};
+
+/* What a front end (a trusted proxy, or whoever set SCRIPT_NAME) says of a request besides its head. In the request's arena. */
+struct request_front {
+    struct endpoint server;    /* under which name and port its client came; no host, port 0: not told */
+    struct str script_name;    /* `path` begins with it; decoded, no slash at its end. p is NULL: not told */
+    size_t script_len;         /* so many bytes of `path` are it */
+    const struct field *vars;  /* more of WSGI's environ */
+    size_t var_count;
 };
 
 enum request_result {
@@ -67,6 +78,7 @@ struct request {
     struct str host;        /* the authority: of an absolute-form target, else the Host field; may be empty on 1.0 */
     struct field *fields;   /* in order of arrival; `Host` is replaced by an absolute-form target's authority */
     size_t field_count;
+    const struct request_front *front; /* what a front end says besides; NULL: nothing */
     int version_minor;      /* HTTP/1.x: 0 or 1 */
     bool is_head;           /* the method is HEAD */
     bool has_body;          /* Content-Length > 0 or chunked */
@@ -140,6 +152,9 @@ void request_pool_publish(struct request_pool *pool, struct inflight_table *tabl
 void request_list(struct request *request);
 /* Room for one more field, which request->field_count then includes. NULL: limit_request_fields. */
 struct field *request_add_field(struct request *request, const struct settings *settings);
+
+/* To be filled in. */
+struct request_front *request_front_of(struct request *request);
 
 /* Copies the head out of the shared read buffer so that it lives as long as the request. Called by the core when the
  * application keeps the request beyond on_request(); idempotent. All `struct str` of the head are rebased. */
@@ -226,6 +241,8 @@ const struct endpoint *request_client(struct request *request);
 bool request_is_forwarded(const struct request *request);
 const struct endpoint *request_server(struct request *request);
 struct str request_scheme(struct request *request); /* "http" or "https" */
+/* Where the client had connected to, as the PROXY protocol says; its host is in `text` afterwards. False: it does not. */
+bool request_proxied(const struct request *request, struct endpoint *target, char *text, size_t size);
 /* A cell of the connection for the application's cached objects (e.g. the client tuple): the application sets it with a
  * function that frees it when the connection ends. Holds NULL before. When the
  * connection is gone the cell is the request's own. */

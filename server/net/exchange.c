@@ -12,8 +12,8 @@
 struct head {
     uint32_t version, unread_bytes;
     uint64_t since_ms;
-    struct sockaddr_in6 peer;
-    uint8_t fresh, awaits_proxy;
+    struct sockaddr_in6 peer, proxied;
+    uint8_t fresh, awaits_proxy, speaks_uwsgi;
 };
 
 union control {
@@ -60,8 +60,10 @@ enum exchange_result exchange_send(int out, const struct parcel *parcel)
                          .unread_bytes = (uint32_t)parcel->unread.len,
                          .since_ms = parcel->since_ms,
                          .peer = parcel->peer,
+                         .proxied = parcel->proxied,
                          .fresh = parcel->fresh,
-                         .awaits_proxy = parcel->awaits_proxy };
+                         .awaits_proxy = parcel->awaits_proxy,
+                         .speaks_uwsgi = parcel->speaks_uwsgi };
     struct iovec parts[2] = { { &head, sizeof(head) }, { (void *)parcel->unread.p, parcel->unread.len } };
     struct msghdr message = { .msg_iov = parts, .msg_iovlen = parcel->unread.len > 0 ? 2 : 1 };
     union control control;
@@ -118,8 +120,10 @@ int exchange_receive(int in, char *room, struct parcel *parcel)
     *parcel = (struct parcel){ .fd = fd,
                                .peer = head.peer,
                                .since_ms = head.since_ms,
+                               .proxied = head.proxied,
                                .fresh = head.fresh,
                                .awaits_proxy = head.awaits_proxy,
+                               .speaks_uwsgi = head.speaks_uwsgi,
                                .unread = { room, head.unread_bytes } };
     return 1;
 }

@@ -16,7 +16,7 @@
 
 #include "server/base/str.h"
 
-#define EXCHANGE_VERSION 1         /* workers of two generations may be of two versions of the package */
+#define EXCHANGE_VERSION 2         /* workers of two generations may be of two versions of the package */
 #define EXCHANGE_BYTES (64 * 1024) /* of what was read of a connection and not used: more stays where it is */
 
 enum { EXCHANGE_OUT, EXCHANGE_IN };
@@ -25,9 +25,11 @@ enum { EXCHANGE_OUT, EXCHANGE_IN };
 struct parcel {
     int fd;
     struct sockaddr_in6 peer; /* or sockaddr_in, or AF_UNIX alone */
+    struct sockaddr_in6 proxied; /* where it had connected to, as the PROXY protocol says; AF_UNSPEC: it does not */
     uint64_t since_ms;        /* when it became idle (CLOCK_MONOTONIC) */
     bool fresh;               /* nothing was ever asked on it … */
     bool awaits_proxy;        /* … nor has the proxy said whose it is */
+    bool speaks_uwsgi;        /* not HTTP */
     struct str unread;        /* read from the socket, not used; at most EXCHANGE_BYTES */
 };
 

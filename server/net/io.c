@@ -212,7 +212,7 @@ static int io_gather(struct io *io, struct iovec *iov, size_t *total)
     return count;
 }
 
-/* What a socket refuses to take from a file's pages goes through memory. */
+/* What a socket refuses to take from a file's pages, or is not to, goes through memory. */
 static ssize_t copy_file(int to, int from, off_t offset, size_t len)
 {
     char bytes[16 * 1024];
@@ -224,8 +224,8 @@ static ssize_t io_send_file(struct io *io, struct io_chunk *chunk, size_t *wante
 {
     off_t offset = chunk->offset;
     *wanted = chunk->len < IO_FILE_BYTES ? chunk->len : IO_FILE_BYTES;
-    ssize_t n = sendfile(io->fd, chunk->fd, &offset, *wanted);
-    if (n < 0 && (errno == EINVAL || errno == ENOSYS))
+    ssize_t n = io->copies_files ? -1 : sendfile(io->fd, chunk->fd, &offset, *wanted);
+    if (io->copies_files || (n < 0 && (errno == EINVAL || errno == ENOSYS)))
         n = copy_file(io->fd, chunk->fd, chunk->offset, *wanted);
     if (n == 0) { /* the file has become shorter than what was promised: the rest can never come */
         errno = EIO;

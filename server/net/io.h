@@ -76,6 +76,7 @@ struct io {
     bool shut : 1;          /* our sending side is closed */
     bool may_rest : 1;      /* the owner's: nothing is under way, any other process could go on with it */
     bool in_callback : 1;   /* on_data is running: it flushes afterwards */
+    bool copies_files : 1;  /* the owner's: without sendfile(2) */
     uint16_t error;         /* why it is broken */
 };
 
@@ -121,7 +122,7 @@ void io_unread(struct io *io, const void *data, size_t len);
 void io_write(struct io *io, const void *data, size_t len);
 /* Queue bytes that stay valid until `ref` is released. */
 void io_write_ref(struct io *io, const void *data, size_t len, struct io_ref ref);
-/* Queue `len` bytes of a file, sent by sendfile(2), or read and written where that is not possible. */
+/* Queue `len` bytes of a file, sent by sendfile(2), or read and written where that is not possible, or not wanted. */
 void io_write_file(struct io *io, int fd, off_t offset, size_t len, struct io_ref ref);
 /* The tail buffer, to format into; follow with io_written(). */
 struct buf *io_out(struct io *io);

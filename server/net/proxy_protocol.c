@@ -14,19 +14,21 @@ enum { FAMILY_TCP4 = 0x11, FAMILY_TCP6 = 0x21, ADDRESSES_TCP4 = 12, ADDRESSES_TC
 
 /* --- addresses ---------------------------------------------------------------------------------------------------- */
 
-static void set_client4(struct proxy_protocol *p, const void *address, uint16_t port_be)
+static struct sockaddr_in6 address4(const void *address, uint16_t port_be)
 {
-    struct sockaddr_in *client = (struct sockaddr_in *)&p->client;
-    client->sin_family = AF_INET;
-    client->sin_port = port_be;
-    memcpy(&client->sin_addr, address, 4);
+    struct sockaddr_in6 any = { .sin6_family = AF_UNSPEC };
+    struct sockaddr_in *v4 = (struct sockaddr_in *)&any;
+    v4->sin_family = AF_INET;
+    v4->sin_port = port_be;
+    memcpy(&v4->sin_addr, address, 4);
+    return any;
 }
 
-static void set_client6(struct proxy_protocol *p, const void *address, uint16_t port_be)
+static struct sockaddr_in6 address6(const void *address, uint16_t port_be)
 {
-    p->client.sin6_family = AF_INET6;
-    p->client.sin6_port = port_be;
-    memcpy(&p->client.sin6_addr, address, 16);
+    struct sockaddr_in6 v6 = { .sin6_family = AF_INET6, .sin6_port = port_be };
+    memcpy(&v6.sin6_addr, address, 16);
+    return v6;
 }
 
 /* --- v1: "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n" ----------------------------------------------------------- */
@@ -68,7 +70,8 @@ static bool parse_addresses(struct proxy_protocol *p, const char *line, int fami
         return false;
     if (inet_pton(family, source, from) != 1 || inet_pton(family, target, to) != 1)
         return false;
-    (family == AF_INET ? set_client4 : set_client6)(p, from, port_be);
+    p->client = (family == AF_INET ? address4 : address6)(from, port_be);
+    p->target = (family == AF_INET ? address4 : address6)(to, target_port_be);
     return true;
 }
 
@@ -118,17 +121,16 @@ static uint16_t address_bytes(const struct proxy_protocol *p)
     return family == FAMILY_TCP4 ? ADDRESSES_TCP4 : family == FAMILY_TCP6 ? ADDRESSES_TCP6 : 0;
 }
 
-static void take_client(struct proxy_protocol *p, uint16_t len)
+/* Source address, target address, source port, target port. */
+static void take_addresses(struct proxy_protocol *p, uint16_t len)
 {
-    const uint8_t *addresses = p->bytes + PROXY_V2_BYTES;
-    uint16_t port_be;
-    if (len == ADDRESSES_TCP4) {
-        memcpy(&port_be, addresses + 8, 2);
-        set_client4(p, addresses, port_be);
-    } else if (len == ADDRESSES_TCP6) {
-        memcpy(&port_be, addresses + 32, 2);
-        set_client6(p, addresses, port_be);
-    }
+    const uint8_t *from = p->bytes + PROXY_V2_BYTES, *to = from + (len - 4) / 2;
+    uint16_t ports_be[2];
+    if (len == 0)
+        return;
+    memcpy(ports_be, from + len - 4, sizeof(ports_be));
+    p->client = (len == ADDRESSES_TCP4 ? address4 : address6)(from, ports_be[0]);
+    p->target = (len == ADDRESSES_TCP4 ? address4 : address6)(to, ports_be[1]);
 }
 
 static enum proxy_result judge_v2(struct proxy_protocol *p)
@@ -141,7 +143,7 @@ static enum proxy_result judge_v2(struct proxy_protocol *p)
         return PROXY_ERROR;
     if (p->len < PROXY_V2_BYTES + addresses)
         return PROXY_MORE;
-    take_client(p, addresses);
+    take_addresses(p, addresses);
     p->skip = length - addresses;
     return p->skip > 0 ? PROXY_MORE : PROXY_DONE;
 }

@@ -26,6 +26,7 @@ struct proxy_protocol {
     uint16_t skip;        /* v2: what follows the addresses (TLVs, §2.2.7), still to be read over */
     uint8_t bytes[PROXY_V1_BYTES];
     struct sockaddr_in6 client; /* or sockaddr_in; AF_UNSPEC: not told (LOCAL, UNKNOWN, a unix socket) */
+    struct sockaddr_in6 target; /* where it had connected to; of the same family */
 };
 
 void proxy_protocol_init(struct proxy_protocol *proxy, enum proxy_versions versions);

@@ -34,11 +34,15 @@ static void carries_a_connection(void)
     out.peer.sin6_family = AF_INET6;
     out.peer.sin6_port = 4711;
     out.peer.sin6_addr.s6_addr[15] = 1;
+    out.proxied = out.peer;
+    out.proxied.sin6_port = 443;
+    out.speaks_uwsgi = true;
     CHECK_INT(exchange_send(pair[EXCHANGE_OUT], &out), EXCHANGE_SENT);
     close(ends[0]);
     CHECK_INT(exchange_receive(pair[EXCHANGE_IN], room, &in), 1);
     CHECK_INT(in.since_ms, 12345);
-    CHECK(in.fresh);
+    CHECK(in.fresh && in.speaks_uwsgi && !in.awaits_proxy);
+    CHECK(memcmp(&in.proxied, &out.proxied, sizeof(in.proxied)) == 0);
     CHECK_BYTES(in.unread.p, in.unread.len, "GET / HT");
     CHECK(memcmp(&in.peer, &out.peer, sizeof(in.peer)) == 0);
     CHECK(fcntl(in.fd, F_GETFD) & FD_CLOEXEC);

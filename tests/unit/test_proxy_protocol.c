@@ -11,18 +11,17 @@
 
 static enum proxy_result result;
 static size_t taken;
-static char client[INET6_ADDRSTRLEN + 8];
+static char client[INET6_ADDRSTRLEN + 8], target[INET6_ADDRSTRLEN + 8];
 
-static void note_client(const struct proxy_protocol *p)
+static void note(char *text, size_t size, const struct sockaddr_in6 *v6)
 {
     char host[INET6_ADDRSTRLEN];
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)&p->client;
-    client[0] = 0;
-    if (p->client.sin6_family == AF_INET)
-        snprintf(client, sizeof(client), "%s %d", inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host)), ntohs(v4->sin_port));
-    else if (p->client.sin6_family == AF_INET6)
-        snprintf(client, sizeof(client), "%s %d", inet_ntop(AF_INET6, &p->client.sin6_addr, host, sizeof(host)),
-                 ntohs(p->client.sin6_port));
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)v6;
+    text[0] = 0;
+    if (v6->sin6_family == AF_INET)
+        snprintf(text, size, "%s %d", inet_ntop(AF_INET, &v4->sin_addr, host, sizeof(host)), ntohs(v4->sin_port));
+    else if (v6->sin6_family == AF_INET6)
+        snprintf(text, size, "%s %d", inet_ntop(AF_INET6, &v6->sin6_addr, host, sizeof(host)), ntohs(v6->sin6_port));
 }
 
 static void feed(enum proxy_versions versions, const char *data, size_t len, size_t piece)
@@ -37,7 +36,8 @@ static void feed(enum proxy_versions versions, const char *data, size_t len, siz
         result = proxy_protocol_feed(&p, data + taken, n, &used);
         taken += used;
     }
-    note_client(&p);
+    note(client, sizeof(client), &p.client);
+    note(target, sizeof(target), &p.target);
 }
 
 /* In pieces of any size the result is the same; "GET" behind it is left alone. */
@@ -61,9 +61,12 @@ static void expect(enum proxy_versions versions, const char *header, size_t len,
 static void reads_lines(void)
 {
     EXPECT(PROXY_V1, "PROXY TCP4 192.0.2.7 198.51.100.1 4711 443\r\n", PROXY_DONE, "192.0.2.7 4711");
+    CHECK_BYTES(target, strlen(target), "198.51.100.1 443");
     EXPECT(PROXY_AUTO, "PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n", PROXY_DONE, "255.255.255.255 65535");
     EXPECT(PROXY_V1, "PROXY TCP6 2001:db8::7 ::1 4711 443\r\n", PROXY_DONE, "2001:db8::7 4711");
+    CHECK_BYTES(target, strlen(target), "::1 443");
     EXPECT(PROXY_V1, "PROXY UNKNOWN\r\n", PROXY_DONE, "");
+    CHECK_BYTES(target, strlen(target), "");
     EXPECT(PROXY_V1, "PROXY UNKNOWN ffff:f...f:ffff ffff:f...f:ffff 65535 65535\r\n", PROXY_DONE, "");
 }
 
@@ -101,7 +104,9 @@ static void a_line_without_an_end_is_refused_at_its_107th_byte(void)
 static void reads_binary_headers(void)
 {
     EXPECT(PROXY_V2, SIGNATURE "\x21\x11\0\x0c" V4, PROXY_DONE, "192.0.2.7 4711");
+    CHECK_BYTES(target, strlen(target), "198.51.100.1 443");
     EXPECT(PROXY_AUTO, SIGNATURE "\x21\x21\0\x24" V6, PROXY_DONE, "2001:db8::7 4711");
+    CHECK_BYTES(target, strlen(target), "::1 443");
     EXPECT(PROXY_V2, SIGNATURE "\x21\x11\0\x13" V4 "\x04\0\x04" "abcd", PROXY_DONE, "192.0.2.7 4711"); /* a TLV */
     EXPECT(PROXY_V2, SIGNATURE "\x20\0\0\0", PROXY_DONE, "");               /* LOCAL: a health check */
     EXPECT(PROXY_V2, SIGNATURE "\x20\x11\0\x0c" V4, PROXY_DONE, "");        /* its addresses mean nothing */
