@@ -1,13 +1,9 @@
 /* Fuzzes the connection with whatever a client may send, in pieces of whatever size. The first bytes of an input say how it is
  * split and which settings hold; the rest is sent. Two properties are checked besides the sanitizers': the outcome is that of the
- * same bytes sent whole, and what comes back is a run of well-formed responses.
- *
- * With libFuzzer (clang) it is a fuzz target; compiled with -DCORPUS_RUNNER it is a program that runs the files it is given. */
+ * same bytes sent whole, and what comes back is a run of well-formed responses. */
 #include "server/net/proxy_protocol.h"
+#include "tests/fuzz/fuzz.h"
 #include "tests/unit/http_fixture.h"
-
-#include <stdint.h>
-#include <stdio.h>
 
 #define HEADER_BYTES 4
 
@@ -58,18 +54,10 @@ static void set_up(const uint8_t *header)
     fixture_start();
 }
 
-static void expect(bool condition, const char *what)
-{
-    if (condition)
-        return;
-    fprintf(stderr, "%s\n", what);
-    abort();
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf whole = { 0 };
-    if (size < HEADER_BYTES || size > 65536)
+    if (size < HEADER_BYTES || size > FUZZ_INPUT_MAX)
         return 0;
     set_up(data);
     send_pieces(data + HEADER_BYTES, size - HEADER_BYTES, 0);
@@ -91,26 +79,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fixture_close();
     return 0;
 }
-
-#ifdef CORPUS_RUNNER
-static void run_file(const char *path)
-{
-    static uint8_t bytes[65536 + 1];
-    FILE *file = fopen(path, "rb");
-    size_t n = file ? fread(bytes, 1, sizeof(bytes), file) : 0;
-    if (file == NULL) {
-        perror(path);
-        exit(1);
-    }
-    fclose(file);
-    LLVMFuzzerTestOneInput(bytes, n);
-}
-
-int main(int argc, char **argv)
-{
-    for (int i = 1; i < argc; i++)
-        run_file(argv[i]);
-    printf("%d inputs\n", argc - 1);
-    return 0;
-}
-#endif

@@ -1,30 +1,16 @@
 /* Fuzzes permessage-deflate with whatever a client may send as offers and as compressed messages. With context takeover a rest
  * between messages must not change what they mean, nor may the split of a message; limits hold. And what the server compresses,
- * a client that keeps its window must read as it was.
- *
- * With libFuzzer (clang) it is a fuzz target; compiled with -DCORPUS_RUNNER it is a program that runs the files it is given. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+ * a client that keeps its window must read as it was. */
 #include "config/settings.h"
 #include "server/base/buf.h"
 #include "server/base/zlib.h"
 #include "server/http/request.h"
 #include "server/http/ws_deflate.h"
+#include "tests/fuzz/fuzz.h"
 
 #define HEADER_BYTES 4
 #define MAX_SIZE (1 << 21)
 #define RATIO 20
-
-static void expect(bool condition, const char *what)
-{
-    if (condition)
-        return;
-    fprintf(stderr, "%s\n", what);
-    abort();
-}
 
 static struct ws_deflate *agree(const struct settings *settings, struct str offer)
 {
@@ -102,7 +88,7 @@ static void answer_offer(const struct settings *settings, struct str offer)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    if (size <= HEADER_BYTES || size > 65536)
+    if (size <= HEADER_BYTES || size > FUZZ_INPUT_MAX)
         return 0;
     size_t message = 1 + (size_t)data[0] * 16, piece = 1 + data[1];
     struct settings settings = { .ws_max_size = MAX_SIZE, .ws_deflate_max_ratio = RATIO };
@@ -120,22 +106,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     buf_done(&pieces);
     return 0;
 }
-
-#ifdef CORPUS_RUNNER
-int main(int argc, char **argv)
-{
-    static uint8_t bytes[65536 + 1];
-    for (int i = 1; i < argc; i++) {
-        FILE *file = fopen(argv[i], "rb");
-        if (file == NULL) {
-            perror(argv[i]);
-            return 1;
-        }
-        size_t n = fread(bytes, 1, sizeof(bytes), file);
-        fclose(file);
-        LLVMFuzzerTestOneInput(bytes, n);
-    }
-    printf("%d inputs\n", argc - 1);
-    return 0;
-}
-#endif

@@ -1,25 +1,11 @@
 /* Fuzzes the WebSocket codec with whatever a client may send. The outcome (frames, payloads, the error and where it lies) must not
- * depend on how the bytes were split; a text must be judged alike whole and in pieces.
- *
- * With libFuzzer (clang) it is a fuzz target; compiled with -DCORPUS_RUNNER it is a program that runs the files it is given. */
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
+ * depend on how the bytes were split; a text must be judged alike whole and in pieces. */
 #include "server/base/buf.h"
 #include "server/http/ws_frame.h"
+#include "tests/fuzz/fuzz.h"
 
 #define HEADER_BYTES 2
 #define MAX_SIZE 1000
-
-static void expect(bool condition, const char *what)
-{
-    if (condition)
-        return;
-    fprintf(stderr, "%s\n", what);
-    abort();
-}
 
 static void note_head(struct buf *log, const struct ws_reader *r)
 {
@@ -74,7 +60,7 @@ static bool text_valid(const uint8_t *data, size_t size, size_t piece)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct buf whole = { 0 }, pieces = { 0 };
-    if (size <= HEADER_BYTES || size > 65536)
+    if (size <= HEADER_BYTES || size > FUZZ_INPUT_MAX)
         return 0;
     size_t piece = 1 + data[0] % 32;
     bool deflate = data[1] & 1;
@@ -92,22 +78,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     buf_done(&pieces);
     return 0;
 }
-
-#ifdef CORPUS_RUNNER
-int main(int argc, char **argv)
-{
-    static uint8_t bytes[65536 + 1];
-    for (int i = 1; i < argc; i++) {
-        FILE *file = fopen(argv[i], "rb");
-        if (file == NULL) {
-            perror(argv[i]);
-            return 1;
-        }
-        size_t n = fread(bytes, 1, sizeof(bytes), file);
-        fclose(file);
-        LLVMFuzzerTestOneInput(bytes, n);
-    }
-    printf("%d inputs\n", argc - 1);
-    return 0;
-}
-#endif
