@@ -28,7 +28,9 @@ static bool field_is_steady(struct str name)
     case 4:
         return memcmp(name.p, "host", 4) == 0;
     case 6:
-        return memcmp(name.p, "accept", 6) == 0 || memcmp(name.p, "origin", 6) == 0;
+        return memcmp(name.p, "accept", 6) == 0 || memcmp(name.p, "origin", 6) == 0 || memcmp(name.p, "pragma", 6) == 0;
+    case 7:
+        return memcmp(name.p, "upgrade", 7) == 0;
     case 10:
         return memcmp(name.p, "user-agent", 10) == 0 || memcmp(name.p, "connection", 10) == 0;
     case 12:
@@ -37,6 +39,10 @@ static bool field_is_steady(struct str name)
         return memcmp(name.p, "cache-control", 13) == 0;
     case 15:
         return memcmp(name.p, "accept-encoding", 15) == 0 || memcmp(name.p, "accept-language", 15) == 0;
+    case 21:
+        return memcmp(name.p, "sec-websocket-version", 21) == 0;
+    case 24:
+        return memcmp(name.p, "sec-websocket-extensions", 24) == 0;
     default:
         return false;
     }

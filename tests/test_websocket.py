@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ import pytest
 
 from support.raw_http import Client
 from support.raw_websocket import PROOF, WebSocket, close_frame, frame, offer
-from support.server import Server, wait_until
+from support.server import Server, command, wait_until
 
 APPS = Path(__file__).parent / "apps"
 LIMITS = ["--ws-max-size", "200000", "--ws-max-queue", "4"]
@@ -446,6 +448,23 @@ def test_access_log() -> None:
             websocket.send(offer("/refuse"))
             websocket.read_rest()
             wait_until(lambda: '"GET /refuse HTTP/1.1" 403 ' in server.output)
+
+
+def test_status_counts_them(tmp_path: Path) -> None:
+    def count() -> int:
+        ctl = [command()[0], "ctl", "status", "--json"]
+        answer = subprocess.run(ctl, capture_output=True, text=True, env={**os.environ, **env}, check=True, timeout=60)
+        return json.loads(answer.stdout)["workers"][0]["websockets"]
+
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    with Server("websocket_cases:app", "--chdir", str(APPS), env=env) as server:
+        with WebSocket(server.connect()) as first, WebSocket(server.connect()) as second:
+            first.open()
+            second.open()
+            assert count() == 2
+            first.socket.close()
+            wait_until(lambda: count() == 1)
+        wait_until(lambda: count() == 0)
 
 
 def test_wsgi_answers_in_http() -> None:

@@ -11,6 +11,7 @@ struct tally {
     _Atomic uint64_t status_class[6]; /* [1]..[5]: 1xx..5xx; [0]: aborted before a status */
     _Atomic uint32_t conns;           /* open now */
     _Atomic uint32_t in_flight;       /* requests that the application has and that are not answered */
+    _Atomic uint32_t websockets;      /* of the connections */
 };
 
 #define tally_get(counter) atomic_load_explicit((counter), memory_order_relaxed)

@@ -148,6 +148,7 @@ static struct conn *detach(struct websocket *ws)
     ws->state = WEBSOCKET_OVER;
     ws->conn = NULL;
     c->websocket = NULL;
+    tally_add(&c->server->tally->websockets, -1u);
     list_remove(&ws->node);
     buf_done(&ws->message);
     buf_done(&ws->control);
@@ -490,6 +491,7 @@ void websocket_timeout(struct websocket *ws)
 void websocket_begin(struct websocket *ws, struct conn *c)
 {
     ws->conn = c;
+    tally_add(&c->server->tally->websockets, 1);
     arm(ws);
     if (c->server->draining)
         websocket_drain(ws);

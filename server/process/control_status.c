@@ -90,17 +90,17 @@ static void put_size(int64_t bytes, struct buf *answer)
 }
 
 static const char heading[] =
-    "WORKER  GEN      PID  STATE         UP s   REQUESTS IN FLIGHT  CONNS RSS MiB PSS MiB PRIVATE"
+    "WORKER  GEN      PID  STATE         UP s   REQUESTS IN FLIGHT  CONNS WEBSOCKETS RSS MiB PSS MiB PRIVATE"
     "  TURN s LONGEST  HANDED  TAKEN  LEAVES BECAUSE OF\n";
 
 static void put_worker(const struct worker_handle *worker, uint64_t until_ms, struct buf *answer)
 {
     struct slot *slot = worker->slot;
     struct procfs_memory memory = worker_memory(worker, until_ms);
-    buf_printf(answer, "%6u %4u %8d  %-8s %9.1f %10llu %9u %6u", worker->age, worker->generation, (int)worker->pid,
+    buf_printf(answer, "%6u %4u %8d  %-8s %9.1f %10llu %9u %6u %10u", worker->age, worker->generation, (int)worker->pid,
                state_names[worker->state], seconds_since(worker->spawned_ms),
                (unsigned long long)tally_get(&slot->tally.requests), tally_get(&slot->tally.in_flight),
-               tally_get(&slot->tally.conns));
+               tally_get(&slot->tally.conns), tally_get(&slot->tally.websockets));
     put_size(memory.rss, answer);
     put_size(memory.pss, answer);
     put_size(memory.private, answer);
@@ -206,6 +206,7 @@ static void put_tally_json(struct tally *tally, struct buf *answer)
     buf_printf(answer, ", \"requests\": %llu, \"in_flight\": %u, \"connections\": %u, \"connections_accepted\": %llu",
                (unsigned long long)tally_get(&tally->requests), tally_get(&tally->in_flight), tally_get(&tally->conns),
                (unsigned long long)tally_get(&tally->conns_accepted));
+    buf_printf(answer, ", \"websockets\": %u", tally_get(&tally->websockets));
     buf_append_str(answer, STR(", \"status\": {"));
     for (int i = 1; i < 6; i++)
         buf_printf(answer, "%s\"%dxx\": %llu", i > 1 ? ", " : "", i,

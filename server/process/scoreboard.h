@@ -9,7 +9,7 @@
 #include "server/base/inflight.h"
 #include "server/base/tally.h"
 
-#define SCOREBOARD_VERSION 6
+#define SCOREBOARD_VERSION 7
 #define SCOREBOARD_SLOTS 2048 /* workers of all generations at once; untouched pages cost nothing */
 
 enum slot_state { SLOT_FREE, SLOT_BOOTING, SLOT_READY, SLOT_DRAINING };
