@@ -164,10 +164,12 @@ static void io_tell_eof(struct io *io)
 static void io_await_writable(struct io *io, bool wanted)
 {
     io->blocked = wanted;
-    if (wanted)
-        ev_io_start(loop_ev(io->loop), &io->writable);
-    else
+    if (!wanted) {
         ev_io_stop(loop_ev(io->loop), &io->writable);
+        return;
+    }
+    loop_touch(io->loop);
+    ev_io_start(loop_ev(io->loop), &io->writable);
 }
 
 static void io_sent(struct io *io, size_t n)
@@ -431,10 +433,12 @@ static void io_update_reading(struct io *io)
 {
     if (io_settled(io))
         return;
-    if (io->paused || io->eof || buf_len(&io->in) > 0)
+    if (io->paused || io->eof || buf_len(&io->in) > 0) {
         ev_io_stop(loop_ev(io->loop), &io->readable);
-    else
-        ev_io_start(loop_ev(io->loop), &io->readable);
+        return;
+    }
+    loop_touch(io->loop);
+    ev_io_start(loop_ev(io->loop), &io->readable);
 }
 
 static bool io_call_on_data(struct io *io, const char *data, size_t len, size_t *used)

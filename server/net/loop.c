@@ -48,6 +48,10 @@ struct loop {
     void (*on_call)(void *, bool);
     void *on_call_arg;
     struct claims *claims; /* or NULL */
+    void (*on_rouse)(void *);
+    void *on_rouse_arg;
+    bool rests;            /* embedded, and between two turns */
+    struct list tenants;
 
     struct list wheel[WHEEL_SLOTS];
     struct ev_timer wheel_timer;
@@ -126,10 +130,57 @@ static void on_pending(struct ev_loop *ev)
     ev_invoke_pending(ev);
 }
 
+/* --- inside another poller -------------------------------------------------------------------------------------- */
+
+void loop_touch(struct loop *loop)
+{
+    if (!loop->rests)
+        return;
+    loop->rests = false;
+    ev_now_update(loop->ev); /* timers count from it */
+    loop->on_rouse(loop->on_rouse_arg);
+}
+
+void loop_embed(struct loop *loop, void (*on_rouse)(void *), void *arg)
+{
+    loop->on_rouse = on_rouse;
+    loop->on_rouse_arg = arg;
+    loop->rests = true;
+}
+
+bool loop_turn(struct loop *loop)
+{
+    loop->rests = false;
+    loop_poll(loop, false);
+    loop_settle(loop);
+    fd_reify(loop->ev); /* the other poller waits next: what was started is to be seen by it */
+    loop->rests = !loop_has_deferred(loop);
+    return !loop->rests;
+}
+
+uint64_t loop_due_ms(const struct loop *loop)
+{
+    return loop->ev->timercnt > 0 ? (uint64_t)(ANHE_at(loop->ev->timers[HEAP0]) * 1e3) + 1 : 0;
+}
+
+void loop_join(struct loop *loop, struct loop_tenant *tenant)
+{
+    list_append(&loop->tenants, &tenant->node);
+}
+
+static void evict(struct loop *loop)
+{
+    for (struct list *node; (node = list_pop(&loop->tenants)) != NULL;) {
+        struct loop_tenant *tenant = LIST_ENTRY(node, struct loop_tenant, node);
+        tenant->on_free(tenant);
+    }
+}
+
 /* --- coarse timers --------------------------------------------------------------------------------------------- */
 
 static void wheel_wake_at(struct loop *loop, uint64_t slot_ms)
 {
+    loop_touch(loop);
     double in = (double)slot_ms / 1e3 - loop->ev->mn_now;
     ev_timer_stop(loop->ev, &loop->wheel_timer);
     ev_timer_set(&loop->wheel_timer, in > 0 ? in : 0, 0.);
@@ -247,6 +298,7 @@ struct loop *loop_new(void)
     list_init(&loop->bulk);
     list_init(&loop->deferred);
     list_init(&loop->last);
+    list_init(&loop->tenants);
     for (int i = 0; i < WHEEL_SLOTS; i++)
         list_init(&loop->wheel[i]);
     loop_start_watchers(loop);
@@ -257,6 +309,7 @@ void loop_free(struct loop *loop)
 {
     if (loop == NULL)
         return;
+    evict(loop);
     ev_loop_destroy(loop->ev);
     for (int i = 0; i < loop->spare_count; i++)
         buf_done(&loop->spare[i]);
@@ -422,14 +475,19 @@ void loop_wake(struct loop *loop)
     ev_async_send(loop->ev, &loop->wake);
 }
 
+static double turn_time(const struct loop *loop)
+{
+    return loop->rests ? get_clock() : loop->ev->mn_now;
+}
+
 uint64_t loop_now_ms(const struct loop *loop)
 {
-    return (uint64_t)(loop->ev->mn_now * 1e3);
+    return (uint64_t)(turn_time(loop) * 1e3);
 }
 
 uint64_t loop_now_ns(const struct loop *loop)
 {
-    return (uint64_t)(loop->ev->mn_now * 1e9);
+    return (uint64_t)(turn_time(loop) * 1e9);
 }
 
 void loop_update_now(struct loop *loop)
@@ -439,12 +497,14 @@ void loop_update_now(struct loop *loop)
 
 void loop_defer(struct loop *loop, struct loop_task *task)
 {
+    loop_touch(loop);
     if (list_empty(&task->node))
         list_append(&loop->deferred, &task->node);
 }
 
 void loop_defer_last(struct loop *loop, struct loop_task *task)
 {
+    loop_touch(loop);
     if (list_empty(&task->node))
         list_append(&loop->last, &task->node);
 }

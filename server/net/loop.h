@@ -50,6 +50,26 @@ struct ev_io;
 void loop_line_up(struct loop *loop, struct ev_io *watcher);
 void loop_step_out(struct loop *loop, struct ev_io *watcher);
 
+/* --- a loop inside another poller: the caller's own asyncio loop, say. Whoever has that drives this one by loop_turn(): when
+ * loop_poll_fd() is readable, when loop_due_ms() has come, and when on_rouse asks for it. Between two turns the loop rests. Who
+ * changes something then that a poller must know of (a watcher, a timer, deferred work) rouses it: on_rouse comes once,
+ * from inside of whatever that is, and the driver is to take a turn soon. --------------------------------------------- */
+
+void loop_embed(struct loop *loop, void (*on_rouse)(void *arg), void *arg);
+/* Polls without waiting, settles, and rests. True: there is more to do at once. */
+bool loop_turn(struct loop *loop);
+/* When the first timer is due, by clock_ms(); 0: there is none. */
+uint64_t loop_due_ms(const struct loop *loop);
+/* Before a watcher or a timer of a loop that may rest is started. */
+void loop_touch(struct loop *loop);
+
+/* Whoever lives on a loop that is another's: loop_free() tells it, while everything still works. */
+struct loop_tenant {
+    struct list node; /* list_init() before the first use; list_remove() ends it */
+    void (*on_free)(struct loop_tenant *tenant);
+};
+void loop_join(struct loop *loop, struct loop_tenant *tenant);
+
 /* Called around a poll that may block (never around one that does not), e.g. to let the GIL go. */
 void loop_set_release(struct loop *loop, void (*release)(void *arg), void (*acquire)(void *arg), void *arg);
 
@@ -86,7 +106,7 @@ void loop_settle(struct loop *loop);
 /* From any thread, any number of times: the next loop_poll() returns at once. Async-signal-safe. */
 void loop_wake(struct loop *loop);
 
-/* Monotonic milliseconds as of the last poll: cheap, at most one turn old. */
+/* Monotonic milliseconds as of the last poll: cheap, at most one turn old. (While the loop rests: as of now.) */
 uint64_t loop_now_ms(const struct loop *loop);
 uint64_t loop_now_ns(const struct loop *loop);
 /* Reads the clock: after a callback that may have taken long, before a timer is set. */

@@ -17,6 +17,7 @@ void watch_start(struct watch *watch, struct loop *loop, int fd, void (*on_reada
     watch->loop = loop;
     watch->on_readable = on_readable;
     ev_io_init(&watch->io, on_io, fd, EV_READ);
+    loop_touch(loop);
     ev_io_start(loop_ev(loop), &watch->io);
 }
 
@@ -59,6 +60,7 @@ static double seconds_from_turn(struct loop *loop, uint64_t in_ms)
 void alarm_set(struct alarm *alarm, struct loop *loop, uint64_t in_ms, void (*on_alarm)(struct alarm *))
 {
     alarm_clear(alarm);
+    loop_touch(loop);
     alarm->loop = loop;
     alarm->on_alarm = on_alarm;
     ev_timer_init(&alarm->timer, on_timer, seconds_from_turn(loop, in_ms), 0.);
