@@ -243,6 +243,12 @@ const char *settings_nearest(const char *name)
     return row ? row->name : NULL;
 }
 
+const char *settings_group(const char *name)
+{
+    const struct setting_row *row = row_named(name, SOURCE_COMMAND_LINE);
+    return row ? row->group : NULL;
+}
+
 /* --- Reading one */
 
 static void append_items(const struct str_list *list, struct buf *text)

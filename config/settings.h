@@ -65,6 +65,8 @@ bool settings_set(struct settings *settings, const char *name, const char *value
                   const char *where, struct buf *errors);
 bool settings_known(const char *name);          /* in a config file */
 const char *settings_nearest(const char *name); /* NULL: none is near */
+/* Under which heading it is documented; `name` as for settings_set(). NULL: no such setting. */
+const char *settings_group(const char *name);
 
 /* Rules between settings, and what follows from them: host, port, uds and fd turn into bind. False with messages in
  * `errors`. */

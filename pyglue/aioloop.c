@@ -46,6 +46,13 @@ double aioloop_time(void)
     return (double)clock_ns() / 1e9;
 }
 
+bool aioloop_is(PyObject *object)
+{
+    struct aioloop_state *state = aioloop_state_of(Py_TYPE(object));
+    PyErr_Clear();
+    return state != NULL && PyObject_TypeCheck(object, state->loop_type);
+}
+
 struct loop *aioloop_loop(PyObject *object)
 {
     struct aioloop_state *state = aioloop_state_of(Py_TYPE(object));

@@ -10,6 +10,9 @@
 
 struct loop;
 
+/* Is it a LoopBase instance, open or closed? Leaves no exception pending. */
+bool aioloop_is(PyObject *object);
+
 /* The loop inside a LoopBase instance; borrowed. NULL with TypeError for any other object, RuntimeError once closed. */
 struct loop *aioloop_loop(PyObject *aioloop);
 

@@ -34,11 +34,12 @@ struct asgi {
     const struct settings *settings;
     PyObject *application; /* always `async def (scope, receive, send)`: licorne/_asgi.py adapts the others */
     PyObject *helpers;     /* the module licorne._asgi */
-    PyObject *loop;        /* licorne.loop.Loop */
+    PyObject *loop;        /* licorne.loop.Loop; embedded: the caller's, of any kind */
     PyObject *task_name;   /* of every request's task */
     PyObject *stopped;     /* asyncio.Event: run() returns once it is set */
     PyObject *lifespan;    /* struct asgi_lifespan; NULL: none, or not supported */
-    PyObject *context;     /* contextvars as the lifespan left them at startup.complete; NULL */
+    PyObject *context;     /* contextvars as the lifespan left them at startup.complete, or NULL; embedded: as the caller's are */
+    PyObject *done_context; /* what the done-callbacks of tasks run in */
     PyObject *raised;      /* SystemExit or KeyboardInterrupt of a request's first step: the loop raises it as well */
     struct scope_maker scopes;
     struct list suspended; /* asgi_http whose tasks wait for something */
@@ -46,6 +47,8 @@ struct asgi {
     struct list offers;     /* asgi_websocket that have not begun: thousands may come at once */
     struct loop_task begin_task;
     bool stopping;
+    bool embedded;         /* the loop is the caller's: it is not turned or closed here, … */
+    bool foreign;          /* … nor is it a licorne.Loop */
 };
 
 static inline struct asgi *asgi_of(struct runtime *runtime)
@@ -66,6 +69,8 @@ PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, Py
 /* What a done task raised, CancelledError included; NULL: nothing, or it is not done. New reference. */
 PyObject *asgi_task_exception(PyObject *task);
 bool asgi_task_done(PyObject *task);
+/* Nobody wants to know any more how it ends: takes over the reference (may be NULL). */
+void asgi_task_forget(PyObject *task, PyObject *self);
 /* Its time is over: a CancelledError at its next step. */
 void asgi_task_cancel(PyObject *task);
 /* Does the exception come from our own "the client has gone"? */
@@ -128,6 +133,8 @@ void asgi_websocket_disconnected(struct request *request);
 void asgi_websocket_timed_out(struct request *request);
 /* Did the task of one raise this very exception? */
 bool asgi_websocket_raised(struct asgi *asgi, PyObject *exception);
+/* Adds the tasks of those that are not over to a list: 0, or -1 with an exception. */
+int asgi_websocket_tasks(struct asgi *asgi, PyObject *list);
 /* What still waits will wait for ever; it must not reach back to the runtime. */
 void asgi_websockets_forget(struct asgi *asgi);
 int asgi_websocket_add(PyObject *module);
@@ -153,6 +160,15 @@ void asgi_lifespan_shutdown(struct asgi *asgi, int64_t timeout_ms);
 int asgi_lifespan_add(PyObject *module);
 
 /* --- asgi_runtime.c ---------------------------------------------------------------------------------------------- */
+
+/* On a loop that runs already (embed.h): `core` is its poller, or one that turns inside it. Nothing of it is turned from here:
+ * the lifespan is the caller's to run, `state` what came of it (may be NULL); each request runs in a copy of `context`. NULL with an
+ * exception. */
+struct asgi *asgi_runtime_on(PyObject *loop, struct loop *core, const struct settings *settings, PyObject *application,
+                             int version, PyObject *state, PyObject *context);
+void asgi_runtime_free(struct asgi *asgi);
+/* The tasks of the requests and WebSockets that are not over: a new list. */
+PyObject *asgi_tasks(struct asgi *asgi);
 
 /* Turns the loop until this coroutine (stolen, may be NULL) or future has a result; new reference, NULL with an
  * exception. */

@@ -135,14 +135,16 @@ static void suspended_forget(struct asgi *asgi)
         struct asgi_http *http = LIST_ENTRY(node, struct asgi_http, node);
         asgi_http_release(http);
         http->asgi = NULL;
-        Py_CLEAR(http->task);
+        PyObject *task = http->task;
+        http->task = NULL;
+        asgi_task_forget(task, (PyObject *)http);
         Py_DECREF(http);
     }
 }
 
 static void loop_close(struct asgi *asgi)
 {
-    if (asgi->loop == NULL)
+    if (asgi->loop == NULL || asgi->embedded)
         return;
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     PyObject *reset = asyncio != NULL ? PyObject_CallMethod(asyncio, "set_event_loop", "O", Py_None) : NULL;
@@ -170,6 +172,7 @@ static void runtime_free(struct runtime *runtime)
     Py_XDECREF(asgi->lifespan);
     Py_XDECREF(asgi->context);
     Py_XDECREF(asgi->raised);
+    Py_XDECREF(asgi->done_context);
     Py_XDECREF(asgi->loop);
     free(asgi);
 }
@@ -238,20 +241,34 @@ static PyObject *loop_make(PyObject *asyncio)
     return loop;
 }
 
+/* The worker's own loop, and what its root task waits for. */
+static int loop_init(struct asgi *asgi)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    asgi->loop = asyncio != NULL ? loop_make(asyncio) : NULL;
+    asgi->stopped = asgi->loop != NULL ? PyObject_CallMethod(asyncio, "Event", NULL) : NULL;
+    Py_XDECREF(asyncio);
+    return asgi->stopped == NULL || (asgi->runtime.loop = aioloop_loop(asgi->loop)) == NULL ? -1 : 0;
+}
+
+static int task_init(void)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    int done = asyncio != NULL ? asgi_task_init(asyncio) : -1;
+    Py_XDECREF(asyncio);
+    return done;
+}
+
 /* What runtime_free() can take apart however far it came. 0, or -1 with an exception. */
 static int runtime_init(struct asgi *asgi, PyObject *application, int version)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
-        return -1;
-    asgi->loop = asgi_task_init(asyncio) == 0 ? loop_make(asyncio) : NULL;
-    asgi->stopped = asgi->loop != NULL ? PyObject_CallMethod(asyncio, "Event", NULL) : NULL;
-    Py_DECREF(asyncio);
-    if (asgi->stopped == NULL || (asgi->runtime.loop = aioloop_loop(asgi->loop)) == NULL ||
+    if (task_init() < 0 || (!asgi->embedded && loop_init(asgi) < 0) ||
         (asgi->helpers = PyImport_ImportModule("licorne._asgi")) == NULL ||
         (asgi->task_name = PyUnicode_InternFromString("licorne-request")) == NULL)
         return -1;
     asgi->application = PyObject_CallMethod(asgi->helpers, "adapt", "Oi", application, version);
+    if (asgi->application != NULL && asgi->embedded)
+        Py_SETREF(asgi->application, PyObject_CallMethod(asgi->helpers, "contain", "O", asgi->application));
     if (asgi->application == NULL)
         return -1;
     if (scope_maker_init(&asgi->scopes, version == 2 ? "2.0" : "3.0", asgi->settings->root_path) < 0)
@@ -260,7 +277,7 @@ static int runtime_init(struct asgi *asgi, PyObject *application, int version)
     return 0;
 }
 
-struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *application, int asgi_version)
+static struct asgi *asgi_alloc(const struct settings *settings)
 {
     struct asgi *asgi = mem_zalloc(sizeof(*asgi));
     asgi->settings = settings;
@@ -270,13 +287,61 @@ struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *appl
     asgi->runtime.may_block = true;
     list_init(&asgi->suspended);
     asgi_websockets_init(asgi);
-    if (runtime_init(asgi, application, asgi_version) == 0)
-        return &asgi->runtime;
+    return asgi;
+}
+
+/* NULL, and the exception that is set stays. */
+static struct asgi *asgi_discard(struct asgi *asgi)
+{
     PyObject *exception = pyerr_take();
     runtime_free(&asgi->runtime);
     PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
     Py_DECREF(exception);
     return NULL;
+}
+
+struct runtime *asgi_runtime_new(const struct settings *settings, PyObject *application, int asgi_version)
+{
+    struct asgi *asgi = asgi_alloc(settings);
+    if (runtime_init(asgi, application, asgi_version) < 0)
+        asgi = asgi_discard(asgi);
+    return asgi != NULL ? &asgi->runtime : NULL;
+}
+
+struct asgi *asgi_runtime_on(PyObject *loop, struct loop *core, const struct settings *settings, PyObject *application,
+                             int version, PyObject *state, PyObject *context)
+{
+    struct asgi *asgi = asgi_alloc(settings);
+    asgi->embedded = true;
+    asgi->foreign = !aioloop_is(loop);
+    asgi->loop = Py_NewRef(loop);
+    asgi->runtime.loop = core;
+    asgi->context = Py_NewRef(context);
+    if (runtime_init(asgi, application, version) < 0)
+        return asgi_discard(asgi);
+    asgi->scopes.state = Py_XNewRef(state);
+    return asgi;
+}
+
+void asgi_runtime_free(struct asgi *asgi)
+{
+    runtime_free(asgi != NULL ? &asgi->runtime : NULL);
+}
+
+PyObject *asgi_tasks(struct asgi *asgi)
+{
+    PyObject *list = PyList_New(0);
+    int added = list != NULL ? 0 : -1;
+    LIST_EACH(node, &asgi->suspended) {
+        PyObject *task = LIST_ENTRY(node, struct asgi_http, node)->task;
+        if (added == 0 && task != NULL)
+            added = PyList_Append(list, task);
+    }
+    if (added == 0)
+        added = asgi_websocket_tasks(asgi, list);
+    if (added < 0)
+        Py_CLEAR(list);
+    return list;
 }
 
 int asgi_add(PyObject *module)

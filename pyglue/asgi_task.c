@@ -88,30 +88,76 @@ static PyObject *not_begun(struct asgi *asgi)
     return exception;
 }
 
-/* All such callbacks share a context, as no code of the application's runs in it: each would keep one of its own otherwise. */
-static PyObject *add_done_callback(PyObject *task, PyObject *callback)
+/* All such callbacks of a runtime share a context, as no code of the application's runs in it: each would keep one of its own
+ * otherwise. */
+static PyObject *add_done_callback(struct asgi *asgi, PyObject *task, PyObject *callback)
 {
-    static PyObject *context, *keywords;
-    if ((context == NULL && (context = PyContext_New()) == NULL) ||
+    static PyObject *keywords;
+    if ((asgi->done_context == NULL && (asgi->done_context = PyContext_New()) == NULL) ||
         (keywords == NULL && (keywords = PyTuple_Pack(1, names.context)) == NULL))
         return NULL;
-    PyObject *args[] = { task, callback, context };
+    PyObject *args[] = { task, callback, asgi->done_context };
     return PyObject_VectorcallMethod(names.add_done_callback, args, 2, keywords);
 }
 
-static void watch(PyObject *task, PyObject *self)
+/* On a loop that is not ours: as a plain task, which begins with the loop's next turn, unless asyncio can begin it here. */
+static PyObject *start_foreign(struct asgi *asgi, PyObject *coroutine)
 {
-    PyObject *added = add_done_callback(task, self);
+    PyObject *start = PyObject_GetAttrString(asgi->helpers, "start");
+    PyObject *args[] = { NULL, asgi->loop, coroutine, asgi->task_name };
+    PyObject *task = start != NULL ? PyObject_Vectorcall(start, args + 1, 3 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL) : NULL;
+    Py_XDECREF(start);
+    return task;
+}
+
+/* In the context of whoever serves: a task takes a copy of the one it is made in. */
+static PyObject *start_embedded(struct asgi *asgi, PyObject *coroutine, bool *done)
+{
+    if (PyContext_Enter(asgi->context) < 0)
+        return NULL;
+    PyObject *task = asgi->foreign ? start_foreign(asgi, coroutine)
+                                   : aioloop_start_task(asgi->loop, coroutine, asgi->task_name, done);
+    if (asgi->foreign && task != NULL)
+        *done = asgi_task_done(task);
+    PyObject *exception = task == NULL ? pyerr_take() : NULL;
+    if (PyContext_Exit(asgi->context) < 0)
+        pyerr_log("Cannot leave the context of a request");
+    if (exception != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
+    Py_XDECREF(exception);
+    return task;
+}
+
+static PyObject *start(struct asgi *asgi, PyObject *coroutine, bool *done)
+{
+    if (coroutine == NULL)
+        return NULL;
+    return asgi->embedded ? start_embedded(asgi, coroutine, done)
+                          : aioloop_start_task(asgi->loop, coroutine, asgi->task_name, done);
+}
+
+static void watch(struct asgi *asgi, PyObject *task, PyObject *self)
+{
+    PyObject *added = add_done_callback(asgi, task, self);
     if (added == NULL)
         pyerr_log("Cannot watch over the task of a request");
     Py_XDECREF(added);
+}
+
+void asgi_task_forget(PyObject *task, PyObject *self)
+{
+    PyObject *removed = task != NULL ? PyObject_CallMethodOneArg(task, names.remove_done_callback, self) : NULL;
+    if (PyErr_Occurred())
+        pyerr_log("Cannot let go of the task of a request");
+    Py_XDECREF(removed);
+    Py_XDECREF(task);
 }
 
 PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, PyObject **exception)
 {
     PyObject *coroutine = coroutine_of(asgi, scope, self);
     bool done = false;
-    PyObject *task = coroutine != NULL ? aioloop_start_task(asgi->loop, coroutine, asgi->task_name, &done) : NULL;
+    PyObject *task = start(asgi, coroutine, &done);
     Py_XDECREF(coroutine);
     *exception = NULL;
     if (task == NULL) {
@@ -120,7 +166,7 @@ PyObject *asgi_task_begin(struct asgi *asgi, PyObject *scope, PyObject *self, Py
         *exception = asgi_task_exception(task);
         Py_CLEAR(task);
     } else {
-        watch(task, self);
+        watch(asgi, task, self);
     }
     return task;
 }

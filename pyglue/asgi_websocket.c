@@ -265,6 +265,16 @@ bool asgi_websocket_raised(struct asgi *asgi, PyObject *exception)
     return false;
 }
 
+int asgi_websocket_tasks(struct asgi *asgi, PyObject *list)
+{
+    LIST_EACH(node, &asgi->websockets) {
+        PyObject *task = LIST_ENTRY(node, struct asgi_websocket, node)->task;
+        if (task != NULL && PyList_Append(list, task) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 void asgi_websockets_forget(struct asgi *asgi)
 {
     loop_task_cancel(&asgi->begin_task);
@@ -275,7 +285,9 @@ void asgi_websockets_forget(struct asgi *asgi)
         asgi_websocket_closed(self, WS_CODE_ABNORMAL, STR(""));
         asgi_websocket_let_go(self);
         self->asgi = NULL;
-        Py_CLEAR(self->task);
+        PyObject *task = self->task;
+        self->task = NULL;
+        asgi_task_forget(task, (PyObject *)self);
         Py_DECREF(self);
     }
 }

@@ -6,7 +6,7 @@
 static int core_exec(PyObject *module)
 {
     static int (*const parts[])(PyObject *) = { names_add, deadline_add, aioloop_add, asgi_add, wsgi_add, detect_add, mold_add,
-                                               hooks_add, pylog_add };
+                                               hooks_add, pylog_add, embed_log_add, embed_add };
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
         if (parts[i](module) < 0)
             return -1;

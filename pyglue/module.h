@@ -14,3 +14,5 @@ int detect_add(PyObject *module);  /* detect.c: application_kind() */
 int mold_add(PyObject *module);    /* mold.c: mold() */
 int hooks_add(PyObject *module);   /* hooks.c: log_message(), requests_served() */
 int pylog_add(PyObject *module);   /* pylog.c: log_take(), log_close() */
+int embed_log_add(PyObject *module); /* embed_log.c: log_embed(), log_leave() */
+int embed_add(PyObject *module);   /* embed.c: HttpServer */

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdarg.h>
 
+#include "pyglue/embed_log.h"
 #include "server/base/buf.h"
 #include "server/base/mem.h"
 #include "server/base/str.h"
@@ -215,6 +216,8 @@ static void log_exception(enum log_level level, PyObject *exception, const char 
     char message[2048] = "";
     if (format != NULL)
         vsnprintf(message, sizeof(message), format, arguments);
+    if (exception != NULL && embed_log_exception(level, message, exception))
+        return;
     buf_printf(&out, "%s%s", message, exception != NULL && message[0] != '\0' ? "\n" : "");
     if (exception != NULL)
         append_exception(&out, exception);

@@ -286,6 +286,11 @@ bool pylog_begin(const struct settings *given, struct buf *message)
     return true;
 }
 
+bool pylog_is_there(void)
+{
+    return module != NULL;
+}
+
 void pylog_look(void)
 {
     if (module == NULL)

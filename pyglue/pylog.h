@@ -17,6 +17,8 @@ struct settings;
 
 /* The mold's, once the settings are known: configures logging. False: it cannot be, `message` says why. */
 bool pylog_begin(const struct settings *settings, struct buf *message);
+/* It has begun: this is a process of licorne's own. */
+bool pylog_is_there(void);
 /* The application has been loaded, or has started: it may have changed something. */
 void pylog_look(void);
 /* What the master is to do with its lines. */

@@ -1,4 +1,4 @@
-"""licorne.run(): uvicorn.run()'s parameters, in a process of its own."""
+"""licorne.run() with a server of its own processes. In the caller's process: test_embed*.py."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_run(tmp_path, call, words):
 
 
 def test_the_exit_code_is_the_servers(tmp_path):
-    with start(tmp_path, '"main:nope", port=0') as process:
+    with start(tmp_path, '"main:nope", port=0, workers=2') as process:
         out, _ = process.communicate(timeout=30)
         assert (process.returncode, out) == (4, "")
 

@@ -22,6 +22,7 @@ LAYERS = {
     "pyglue/aioloop": ["pyglue/", "server/net/", *SEAM, *BELOW],
     "pyglue/mold": ["pyglue/", "server/process/", *SEAM, *BELOW],
     "pyglue/serve": ["pyglue/", "server/process/", "server/http/http_server.h", *SEAM, *BELOW],
+    "pyglue/embed": ["pyglue/", "server/net/listener.h", "server/http/http_server.h", *SEAM, *BELOW],
     "pyglue/": ["pyglue/", *SEAM, *BELOW],
 }
 

@@ -14,6 +14,14 @@ def __getattr__(name: str) -> object:
         from licorne import _run
 
         return _run.run
+    if name == "Config":
+        from licorne.config import Config
+
+        return Config
+    if name == "Server":
+        from licorne.server import Server
+
+        return Server
     if name in _CORE:
         from licorne import _core
 
@@ -22,4 +30,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LOOP, *_CORE, "run"})
+    return sorted({*globals(), *_LOOP, *_CORE, "Config", "Server", "run"})

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 Application = Callable[..., Any]
@@ -39,6 +40,30 @@ def is_coroutine_function(application: Application) -> bool:
         application = type(application).__call__
     code = getattr(application, "__code__", None)
     return code is not None and bool(code.co_flags & inspect.CO_COROUTINE)
+
+
+def contain(application: Application) -> Application:
+    """In the caller's process SystemExit and KeyboardInterrupt cost a request, not the loop that he lives on."""
+
+    async def contained(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await application(scope, receive, send)
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise RuntimeError(f"the application raised {type(error).__name__}") from error
+
+    return contained
+
+
+EAGER = sys.version_info >= (3, 12, 5)  # before, get_coro() of a task that is done at once crashes
+
+
+def start(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """The task of a request on a loop that is not ours; it has taken its first step where Python can do that."""
+    if EAGER and loop.get_task_factory() is None:
+        return asyncio.Task(coroutine, loop=loop, name=name, eager_start=True)
+    task = loop.create_task(coroutine)
+    task.set_name(name)
+    return task
 
 
 async def serve(stopped: asyncio.Event) -> None:

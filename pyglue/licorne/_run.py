@@ -1,12 +1,15 @@
 """`licorne.run()`: the server from a program, with the parameter names of `uvicorn.run()`.
 
-The server is the command `licorne` in a process of its own, told to use this interpreter; the caller waits for its end
-and passes signals on. So the application is named, not handed over: what is given as an object is looked up among the
-globals of the module that calls.
+One process, and nothing that needs more: the server is `licorne.Server`, in the caller's process. Several workers,
+reload, or a setting that concerns processes: the server is the command `licorne` in a process of its own, told to use
+this interpreter; the caller waits for its end and passes signals on. There the application is named, not handed over:
+what is given as an object is looked up among the globals of the module that calls.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
 import signal
@@ -17,7 +20,10 @@ from collections.abc import Iterable, Mapping
 from types import FrameType
 from typing import Any
 
+from licorne import _core
 from licorne.__main__ import executable
+from licorne.config import SETTING_GROUPS, STARTUP_FAILURE, Config
+from licorne.server import Server
 
 RENAMED = {"reload_dirs": "reload-dir", "reload_includes": "reload-include", "reload_excludes": "reload-exclude"}
 ON_BY_DEFAULT = frozenset(("access_log", "date_header", "proxy_headers", "server_header", "use_colors"))
@@ -62,10 +68,39 @@ def _named(app: object, names: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def run(app: object, **parameters: Any) -> None:
-    """Serves until it is told to end. Raises SystemExit with the server's exit code when that is not 0."""
+    """Serves until it is told to end: `uvicorn.run()`, with its parameters.
+
+    Other settings of licorne may be given by name as well. Returns after an interrupt from the keyboard; SystemExit has
+    the server's exit code when it could not start (3), or when a server of its own processes has ended with another
+    than 0."""
+    if _needs_processes(parameters):
+        _run_processes(app, sys._getframe(1).f_globals, parameters)
+        return
+    folder = parameters.pop("app_dir", None)
+    if folder is not None:
+        sys.path.insert(0, os.fspath(folder))
+    config = Config(app, **parameters)
+    config.load()
+    server = Server(config)
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
+
+
+def _needs_processes(parameters: Mapping[str, Any]) -> bool:
+    workers = parameters.get("workers") or os.environ.get("WEB_CONCURRENCY") or 1
+    if parameters.get("reload") or workers == "auto" or int(workers) > 1:
+        return True
+    known = {*inspect.signature(Config).parameters, "app_dir"}
+    groups = {_core.setting_group(name) for name in parameters if name not in known}
+    return not groups <= {None, *SETTING_GROUPS}
+
+
+def _run_processes(app: object, names: Mapping[str, Any], parameters: dict[str, Any]) -> None:
     name, folder = app, None
     if not isinstance(app, str):
-        name, folder = _named(app, sys._getframe(1).f_globals)
+        name, folder = _named(app, names)
     if folder is not None:
         parameters.setdefault("app_dir", folder)
     program = executable()

@@ -511,6 +511,7 @@ void loop_defer_last(struct loop *loop, struct loop_task *task)
 
 void loop_defer_bulk(struct loop *loop, struct loop_task *task)
 {
+    loop_touch(loop);
     if (list_empty(&task->node))
         list_append(&loop->bulk, &task->node);
 }
