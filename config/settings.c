@@ -12,6 +12,7 @@
 #include "config/tls.h"
 #include "config/worker_class.h"
 #include "server/base/mem.h"
+#include "server/base/statsd.h"
 
 enum { QUOTED_MAX = 200 }; /* bytes of a refused value that a message repeats */
 
@@ -512,6 +513,16 @@ static bool check_bounds(const struct settings *settings, struct buf *errors)
     return false;
 }
 
+static bool check_statsd(const struct settings *settings, struct buf *errors)
+{
+    const char *host = settings->statsd_host;
+    if (!host || !*host || statsd_can_be(host))
+        return true;
+    buf_printf(errors, "statsd_host = \"%s\" (%s): must be HOST:PORT or unix://PATH\n", host,
+               settings_origin(settings, "statsd_host"));
+    return false;
+}
+
 bool settings_validate(struct settings *settings, struct buf *errors)
 {
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
@@ -519,6 +530,7 @@ bool settings_validate(struct settings *settings, struct buf *errors)
     good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
     good &= check_umask(settings, errors);
     good &= check_headers(settings, errors);
+    good &= check_statsd(settings, errors);
     if (settings->reload && strcmp(settings_origin(settings, "boot_grace"), "default") == 0)
         settings->boot_grace_ms = 0; /* who waits for the new code wants it at once */
     good &= check_bounds(settings, errors);

@@ -33,6 +33,7 @@
 #include "pyglue/sources.h"
 #include "pyglue/warmup.h"
 #include "server/base/mem.h"
+#include "server/base/statsd.h"
 #include "server/process/channel.h"
 #include "server/process/descriptors.h"
 #include "server/process/inherit.h"
@@ -598,6 +599,15 @@ static void read_env_file(struct mold *m)
             fail_with(m, EXIT_CONFIG, &message);
 }
 
+/* Workers inherit the socket. */
+static void open_statsd(const struct settings *settings)
+{
+    const char *reason = NULL;
+    if (!statsd_open(settings->statsd_host, settings->statsd_prefix, settings->dogstatsd_tags, &reason))
+        log_debug("statsd_host = \"%s\" cannot be used: %s", settings->statsd_host, reason); /* the master says it */
+    statsd_count_log();
+}
+
 static void tell_logs(const struct mold *m)
 {
     struct channel_logs logs = { .sharing = (uint8_t)pylog_wants() };
@@ -667,6 +677,7 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
     read_env_file(&mold);
     if (mold.settings.pythonpath != NULL)
         apply_pythonpath(mold.settings.pythonpath);
+    open_statsd(&mold.settings);
     configure_logging(&mold);
     if (!hooks_begin(&mold.settings))
         fail(&mold, EXIT_CONFIG, "The hooks of the configuration file cannot be used: see the log above");

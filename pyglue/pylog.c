@@ -16,6 +16,7 @@
 #include "server/base/line_file.h"
 #include "server/base/list.h"
 #include "server/base/mem.h"
+#include "server/base/statsd.h"
 
 #define QUEUE_BYTES (8 * 1024 * 1024) /* of lines that wait for Python */
 #define LEVEL_ACCESS (-1)             /* not a line but atoms */
@@ -373,7 +374,19 @@ void pylog_end(void)
         apply();
 }
 
+static PyObject *py_metric(PyObject *self, PyObject *args)
+{
+    const char *name, *value, *kind;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "sss:metric", &name, &value, &kind))
+        return NULL;
+    statsd_put(name, value, kind);
+    statsd_flush();
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
+    { "metric", py_metric, METH_VARARGS, "metric(name, value, kind): to statsd, if that is set." },
     { "log_take", py_log_take, METH_NOARGS,
       "Waits for log lines: [(level, when, bytes, written), ...], level -1 for an access; None: the end." },
     { "log_close", py_log_close, METH_NOARGS, "log_take() gives what there is, and then None." },

@@ -483,6 +483,7 @@ void serve(struct inherit *inherit, struct application *application)
         worker_ready(s->worker);
         s->runtime->ops->run(s->runtime);
         worker_pause_guard(s->worker);
+        http_server_send_metrics(s->http);
     }
     s->runtime->ops->shutdown(s->runtime, time_left(s));
     hooks_tell("exiting", "()");

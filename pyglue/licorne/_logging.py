@@ -181,7 +181,7 @@ def _begin() -> Route:
         _forward("gunicorn" if theirs else "uvicorn")
     if cfg.syslog:
         add_syslog(cfg, gunicorn.error, gunicorn.access, "[%(process)d] %(message)s")
-    log = ServerLogger(cfg)
+    log = Statsd(cfg) if cfg.statsd_host else ServerLogger(cfg)
     if _plain is not None:
         _plain.remember()
     return look()
@@ -307,6 +307,39 @@ class ServerLogger(Logger):
     def setup(self, cfg: Config) -> None:
         self.loglevel = _number(cfg.loglevel)
         self.error_log, self.access_log = loggers[:2]
+
+
+COUNTED = ("critical", "error", "warning", "exception")
+METRIC_KINDS = {"counter": "c", "gauge": "g", "histogram": "ms"}
+
+
+class Statsd(ServerLogger):
+    """With statsd_host: what is logged with `extra={"metric": ..., "value": ..., "mtype": ...}` is a metric, whatever
+    the level; without a message it is no line."""
+
+    @staticmethod
+    def _takes(msg: Any, extra: Any) -> bool:
+        if not isinstance(extra, dict) or not extra.get("metric") or extra.get("value") is None:
+            return False
+        _core.metric(str(extra["metric"]), str(extra["value"]), METRIC_KINDS.get(extra.get("mtype", ""), "c"))
+        return not msg
+
+
+def _metered(name: str) -> Any:
+    """A method of Logger that looks at `extra` first."""
+    plain = getattr(Logger, name)
+
+    def say(self: Statsd, *args: Any, **kwargs: Any) -> None:
+        if name in COUNTED:
+            _core.metric(f"gunicorn.log.{name}", "1", "c")
+        if not self._takes(args[name == "log"], kwargs.get("extra")):
+            plain(self, *args, **kwargs)
+
+    return say
+
+
+for _name in ("critical", "error", "warning", "info", "debug", "exception", "log"):
+    setattr(Statsd, _name, _metered(_name))
 
 
 def _belongs(name: str, family: str) -> bool:

@@ -22,6 +22,7 @@ static struct {
     int fd;
     char *path;
     bool (*sink)(enum log_level, const char *); /* NULL: none */
+    void (*counter)(enum log_level, const char *);
     enum log_colours wanted;
     bool colours;
 } state = { .lock = PTHREAD_MUTEX_INITIALIZER, .fd = STDERR_FILENO };
@@ -84,6 +85,17 @@ int log_reopen(void)
 void log_set_threshold(enum log_level level)
 {
     log_least = level;
+}
+
+void log_set_counter(void (*counter)(enum log_level, const char *))
+{
+    state.counter = counter;
+}
+
+static void count(enum log_level level, const char *message)
+{
+    if (state.counter)
+        state.counter(level, message);
 }
 
 static bool is_said(const char *variable)
@@ -171,6 +183,7 @@ static void write_message(enum log_level level, const char *format, va_list args
     size_t prefix = format_prefix(line, sizeof(line), level, (int)getpid(), state.colours), n = prefix;
     n += escape(line + n, sizeof(line) - n - 1, str_from(message));
     line[n] = 0;
+    count(level, line + prefix);
     bool taken = state.sink && state.sink(level, line + prefix);
     line[n++] = '\n';
     if (!taken)
@@ -208,6 +221,7 @@ void log_block(int fd, enum log_level level, struct str text)
         return;
     bool colours = fd < 0 ? state.colours : log_has_colours(fd);
     char *block = format_block(level, (int)getpid(), colours, text, &prefix, &n);
+    count(level, block + prefix);
     bool taken = fd < 0 && state.sink && state.sink(level, block + prefix);
     block[n++] = '\n';
     if (!taken)

@@ -33,6 +33,8 @@ enum log_sharing { LOG_ALONE, LOG_INSTEAD, LOG_BESIDE };
 /* From now on messages go there first (from any thread; escaped, without the prefix); true: the file need not have them.
  * NULL: to the file alone. */
 void log_set_sink(bool (*sink)(enum log_level level, const char *message));
+/* Told of each message that is logged, from any thread; NULL: nobody. */
+void log_set_counter(void (*counter)(enum log_level level, const char *message));
 void log_write(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* What is known of a line that others write. */

@@ -11,11 +11,13 @@
 #include "server/base/clock.h"
 #include "server/base/log.h"
 #include "server/base/mem.h"
+#include "server/base/statsd.h"
 #include "server/http/access_log.h"
 #include "server/http/conn.h"
 #include "server/http/conn_log.h"
 #include "server/http/forwarded.h"
 #include "server/http/headers.h"
+#include "server/http/request_metrics.h"
 #include "server/http/server_state.h"
 #include "server/http/websocket_conn.h"
 
@@ -126,6 +128,8 @@ void http_server_finished(struct http_server *s, struct request *r)
         access_log_add(s->access_log, r, clock_ns());
     if (s->access_tap)
         access_log_add(s->access_tap, r, clock_ns());
+    if (s->metrics)
+        request_metrics_add(s->metrics, r, clock_ns());
     if (s->on_finished)
         s->on_finished(s->on_finished_arg, tally_get(&tally->requests));
 }
@@ -174,6 +178,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     s->requests = request_pool_new();
     deadlines_init(&s->deadlines, s);
     s->forwarded = forwarded_new(settings);
+    s->metrics = statsd_is_open() ? request_metrics_new(loop) : NULL;
     prepare_fields(s);
     char *bad = NULL;
     address_set_init(&s->proxies, &settings->proxy_allow_ips, &bad); /* was validated */
@@ -309,6 +314,12 @@ void http_server_on_access(struct http_server *s, void (*take)(struct str facts)
     s->access_tap = access_log_new_for(take, facts, s->settings->access_log_format, colours);
 }
 
+void http_server_send_metrics(struct http_server *s)
+{
+    if (s->metrics)
+        request_metrics_send(s->metrics);
+}
+
 void http_server_close_access_log(struct http_server *s)
 {
     access_log_free(s->access_log);
@@ -338,6 +349,7 @@ void http_server_free(struct http_server *s)
         free(conn_at(node));
     access_log_free(s->access_log);
     access_log_free(s->access_tap);
+    request_metrics_free(s->metrics);
     forwarded_free(s->forwarded);
     address_set_done(&s->proxies);
     buf_done(&s->own_fields);

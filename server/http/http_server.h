@@ -87,6 +87,9 @@ void http_server_on_access(struct http_server *server, void (*take)(struct str f
 /* Nothing is written to the access log's file by the server itself. */
 void http_server_close_access_log(struct http_server *server);
 
+/* With statsd (it is open before the server is made): sends what was counted since the last tenth of a second. */
+void http_server_send_metrics(struct http_server *server);
+
 /* Changes whenever memory may have been used and freed: no figure to report. */
 uint64_t http_server_turnover(const struct http_server *server);
 const struct tally *http_server_tally(const struct http_server *server);

@@ -22,6 +22,7 @@ struct http_server {
     const struct settings *settings;
     struct app *app;
     struct access_log *access_log, *access_tap; /* NULL: none. access_tap: what on_access gets */
+    struct request_metrics *metrics; /* NULL: nobody wants them */
     struct request_pool *requests;
     struct deadlines deadlines;
     struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
@@ -68,7 +69,7 @@ static inline bool http_server_is_busy(const struct http_server *server)
 /* Somebody wants to know how long requests take. */
 static inline bool http_server_times(const struct http_server *server)
 {
-    return server->access_log || server->access_tap;
+    return server->access_log || server->access_tap || server->metrics;
 }
 
 /* For conn.c: the application gets the request now. */

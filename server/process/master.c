@@ -20,6 +20,7 @@
 #include "server/process/descriptors.h"
 #include "server/process/generation.h"
 #include "server/process/interpreter.h"
+#include "server/process/metrics.h"
 #include "server/process/mold_handle.h"
 #include "server/process/notify.h"
 #include "server/process/report.h"
@@ -472,6 +473,7 @@ static void master_turn(struct master *master)
     check_readiness(master, clock_ms());
     check_sources(master);
     master_reconcile(master);
+    master_look_at(master, metrics_turn(master, clock_ms()));
     if (master->stopping && list_empty(&master->workers))
         stop_molds(master); /* those that were kept for the workers' sake */
     show_title(master);

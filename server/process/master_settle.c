@@ -17,6 +17,7 @@
 #include "server/process/descriptors.h"
 #include "server/process/generation.h"
 #include "server/process/master.h"
+#include "server/process/metrics.h"
 #include "server/process/mold_handle.h"
 #include "server/process/pidfile.h"
 #include "server/process/privileges.h"
@@ -209,6 +210,7 @@ static bool settle_first(struct master *master, const struct generation *generat
         return false;
     if (upgrade_has_predecessor(&master->upgrade)) /* where only that one listens */
         listeners_keep(&master->listeners, &settings->bind, (int)settings->backlog);
+    metrics_open(settings);
     announce(master, generation);
     return true;
 }
@@ -250,6 +252,7 @@ void master_moved(struct master *master)
 {
     struct buf errors = { 0 };
     open_log(master, &master->serving->settings, &errors);
+    metrics_open(&master->serving->settings);
     log_reasons(&errors);
     leave(&master->here, &master->there);
     master->here = master->there;
