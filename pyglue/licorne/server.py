@@ -421,8 +421,12 @@ def _waking_signals(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 async def _tcp_sockets(host: str | None, port: int) -> list[socket.socket]:
     """One for each address that the host has; all bound, not yet listening."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:  # what is an address already needs no thread, which there may be none of: the main one may have ended
+        numeric = socket.AI_PASSIVE | socket.AI_NUMERICHOST
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric)
+    except socket.gaierror:
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
         for family, _, proto, _, address in dict.fromkeys(found):
