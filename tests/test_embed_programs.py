@@ -61,9 +61,8 @@ class Program:
         self.port = free_port()
         text = APP + textwrap.dedent(text)
         if lib != "uvicorn":
-            text = re.sub(r"\buvicorn\.(?=Config|Server|run)", f"{lib}.", text).replace(
-                "import uvicorn", f"import {lib}"
-            )
+            text = re.sub(r"\buvicorn\.(?=Config|Server|run)", f"{lib}.", text)
+            text = text.replace("import uvicorn", f"import {lib}")
         (folder / "main.py").write_text(text.replace("PORT", str(self.port)))
         self.out, self.err = folder / "out", folder / "err"
         path = f"{Path(command()[0]).parent}{os.pathsep}{os.environ['PATH']}"
