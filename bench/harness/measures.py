@@ -24,6 +24,7 @@ from .servers import Server, Unavailable
 SETTLE_S = 1.0
 WARM_S = 0.3
 MIN_STREAM_S = 3
+TOO_FEW = 0.5  # of the events: less is an error, and more is told by their number a second
 WRONG_ANSWERS = 0.001  # of all, from which on a server's figures mean nothing
 BUSY_GENERATOR = 0.95  # of a CPU
 LATE_US = 200
@@ -231,7 +232,7 @@ def streams(row: Row, names: Sequence[str], plan: Plan) -> Table:
             if server is started[0 if number % 2 == 0 else -1]:
                 measure_pace()
             said = ask(server, row, [*row.generator_options(seconds), "--timeout", "20"], table)
-            if said and said.responses < 0.8 * expected:
+            if said and said.responses < TOO_FEW * expected:
                 table.fail(server.name, f"{said.responses} events of {expected:.0f}")
             elif said:
                 table.add("cpu_us", server.name, said.spent / said.responses / 1e3)
