@@ -539,9 +539,16 @@ bool settings_validate(struct settings *settings, struct buf *errors)
     return worker_class_check(settings, errors) && good;
 }
 
+const char *settings_application(const struct settings *settings)
+{
+    if (settings->paste && *settings->paste)
+        return settings->paste;
+    return settings->app ? settings->app : "";
+}
+
 bool settings_has_app(const struct settings *settings, struct buf *errors)
 {
-    if (settings->app && *settings->app)
+    if (*settings_application(settings))
         return true;
     buf_append_str(errors, STR("no application: name it as MODULE:ATTRIBUTE, for example: licorne main:app\n"));
     return false;
@@ -572,5 +579,5 @@ const char *settings_name(const struct settings *settings)
 {
     if (settings->proc_name && *settings->proc_name)
         return settings->proc_name;
-    return settings->app ? settings->app : "";
+    return settings_application(settings);
 }

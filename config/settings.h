@@ -72,6 +72,9 @@ const char *settings_group(const char *name);
  * `errors`. */
 bool settings_validate(struct settings *settings, struct buf *errors);
 
+/* What is served, by its name: paste, else app; "" when there is none. */
+const char *settings_application(const struct settings *settings);
+
 /* What processes are called: proc_name, else the application. */
 const char *settings_name(const struct settings *settings);
 

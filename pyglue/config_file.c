@@ -5,6 +5,7 @@
 #include "config/option.h"
 #include "config/setting_row.h"
 #include "config/settings.h"
+#include "pyglue/load.h"
 #include "pyglue/pyerr.h"
 #include "server/base/mem.h"
 
@@ -169,11 +170,16 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
 
 /* ---- running it ----------------------------------------------------------------------------------------------- */
 
-static PyObject *run(PyObject *module, const char *config)
+static PyObject *run(PyObject *module, const struct settings *given)
 {
     PyObject *known = PyCFunction_New(&known_function, NULL), *named = PyCFunction_New(&named_function, NULL);
+    PyObject *globals = load_list(&given->raw_paste_global_conf);
     PyObject *file =
-        known != NULL && named != NULL ? PyObject_CallMethod(module, "read", "zOO", config, known, named) : NULL;
+        known != NULL && named != NULL && globals != NULL ? PyObject_CallMethod(module, "read", "zzOzOO", given->config,
+                                                                             given->paste, globals, given->chdir, known,
+                                                                             named)
+                                     : NULL;
+    Py_XDECREF(globals);
     Py_XDECREF(named);
     Py_XDECREF(known);
     return file;
@@ -183,7 +189,7 @@ static PyObject *run(PyObject *module, const char *config)
 static void explain(PyObject *module, const char *config, struct buf *message)
 {
     PyObject *exception = pyerr_take();
-    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError) && strcmp(Py_TYPE(exception)->tp_name, "HookError") &&
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_OSError) && strcmp(Py_TYPE(exception)->tp_name, "Mistake") &&
         !PyErr_GivenExceptionMatches(exception, PyExc_SyntaxError))
         pyerr_log_exception(LOG_LEVEL_ERROR, exception, "The configuration file failed:");
     else
@@ -217,7 +223,7 @@ bool config_file_environment(const char *path, struct buf *message)
 bool config_file_read(struct settings *settings, const struct settings *given, struct buf *message)
 {
     PyObject *module = PyImport_ImportModule("licorne.config_file");
-    PyObject *file = module != NULL ? run(module, given->config) : NULL;
+    PyObject *file = module != NULL ? run(module, given) : NULL;
     bool ok = false;
     if (file == NULL)
         explain(module, given->config, message);

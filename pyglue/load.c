@@ -367,8 +367,51 @@ static PyObject *load_object(struct loading *l)
     return object;
 }
 
+/* ---- PasteDeploy ---------------------------------------------------------------------------------------------- */
+
+PyObject *load_list(const struct str_list *items)
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < items->count; i++) {
+        PyObject *item = PyUnicode_DecodeFSDefault(items->items[i]);
+        if (item == NULL || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static void explain_paste(const struct load_spec *spec, struct buf *message)
+{
+    PyObject *exception = pyerr_take();
+    char *line = pyerr_line(exception);
+    if (!PyErr_GivenExceptionMatches(exception, PyExc_ImportError) || strstr(line, "PasteDeploy") == NULL)
+        pyerr_log_exception(LOG_LEVEL_ERROR, exception, "Loading \"%s\" failed:", spec->paste);
+    buf_printf(message, "paste = \"%s\" cannot be loaded: %s", spec->paste, line);
+    free(line);
+    Py_DECREF(exception);
+}
+
+static bool load_paste(struct application *application, const struct load_spec *spec, struct buf *message)
+{
+    PyObject *module = PyImport_ImportModule("licorne._paste"), *globals = load_list(spec->paste_globals);
+    if (module != NULL && globals != NULL)
+        application->callable = PyObject_CallMethod(module, "load", "sO", spec->paste, globals);
+    if (application->callable == NULL)
+        explain_paste(spec, message);
+    else
+        application->kind = kind_of(application->callable, spec->interface);
+    Py_XDECREF(globals);
+    Py_XDECREF(module);
+    return application->callable != NULL;
+}
+
+/* --------------------------------------------------------------------------------------------------------------- */
+
 bool application_load(struct application *application, const struct load_spec *spec, struct buf *message)
 {
+    if (spec->paste != NULL && spec->paste[0] != '\0')
+        return load_paste(application, spec, message);
     if (spec->app == NULL || spec->app[0] == '\0') {
         buf_printf(message, "No application was named. Say which: licorne MODULE:NAME");
         return false;

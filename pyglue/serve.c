@@ -289,6 +289,8 @@ bool serve_load(struct application *application, const struct settings *settings
 {
     struct load_spec spec = {
         .app = settings->app,
+        .paste = settings->paste,
+        .paste_globals = &settings->raw_paste_global_conf,
         .factory = settings->factory,
         .interface = settings->interface,
     };

@@ -99,7 +99,7 @@ static bool project_names_us(void)
 /* A configuration file may name the application: where there is one, the mold will tell. */
 static bool may_name_an_app(const struct settings *settings)
 {
-    return settings->config || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0 ||
+    return settings->config || settings->paste || access("licorne.conf.py", F_OK) == 0 || access("gunicorn.conf.py", F_OK) == 0 ||
            project_names_us();
 }
 
@@ -118,8 +118,10 @@ static int refuse_because(struct buf *errors, const char *what, int exit_code)
     return refuse(errors, exit_code);
 }
 
-static int to_null(int fd)
+static int to_null(int fd, bool stays)
 {
+    if (stays && !isatty(fd))
+        return 0;
     int null = open("/dev/null", O_RDWR);
     int outcome = null < 0 ? -1 : dup2(null, fd);
     if (null > STDERR_FILENO)
@@ -127,8 +129,9 @@ static int to_null(int fd)
     return outcome < 0 ? -1 : 0;
 }
 
-/* In the background, away from the terminal: what the error log says goes to a file, or nowhere. */
-static int daemonize(void)
+/* In the background, away from the terminal: what the error log says goes to a file, or nowhere. `stays`: standard output and
+ * standard error may lead elsewhere (-R). */
+static int daemonize(bool stays)
 {
     pid_t pid = fork();
     if (pid == 0) {
@@ -137,7 +140,8 @@ static int daemonize(void)
     }
     if (pid > 0)
         _exit(EXIT_OK);
-    return pid < 0 ? -1 : to_null(STDIN_FILENO) || to_null(STDOUT_FILENO) || to_null(STDERR_FILENO);
+    return pid < 0 ? -1 : to_null(STDIN_FILENO, false) || to_null(STDOUT_FILENO, stays) ||
+                             to_null(STDERR_FILENO, stays);
 }
 
 /* False: nobody can tell. */
@@ -157,28 +161,53 @@ static bool await_change(const struct settings *settings)
     return true;
 }
 
-/* --reload: what could not be started is started again when a file has changed. */
-static int serve_again_and_again(const struct settings *settings)
+/* The next run is in the background. False: it cannot be. */
+static bool move_to_background(struct settings *settings, const struct settings *told, struct buf *errors)
 {
-    int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), exit_code;
-    do
-        exit_code = fchdir(home) == 0 ? master_run(settings) : EXIT_CONFIG;
-    while (exit_code != EXIT_OK && fchdir(home) == 0 && await_change(settings));
-    return exit_code;
+    if (daemonize(told->enable_stdio_inheritance) == 0)
+        return settings_set(settings, "daemon", "true", SOURCE_CONFIG_FILE, settings_origin(told, "daemon"), errors);
+    log_error("daemon = True (from %s): %s", settings_origin(told, "daemon"), strerror(errno));
+    return false;
 }
 
-static int serve(const struct settings *settings, struct buf *errors)
+/* Whether there is a reason to begin anew: the configuration file wants the background, or, with --reload, what could not be
+ * started has changed. */
+static bool run_again(int exit_code, struct settings *settings, const struct settings *told, struct buf *errors)
+{
+    if (exit_code == EXIT_TO_BACKGROUND)
+        return move_to_background(settings, told, errors);
+    return (settings->reload || told->reload) && await_change(told->reload ? told : settings);
+}
+
+static int run_master(struct settings *settings, struct buf *errors)
+{
+    int home = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), exit_code;
+    bool again;
+    do {
+        struct settings told;
+        settings_init(&told);
+        exit_code = master_run(settings, &told);
+        again = exit_code != EXIT_OK && fchdir(home) == 0 && run_again(exit_code, settings, &told, errors) &&
+                fchdir(home) == 0;
+        settings_done(&told);
+    } while (again);
+    if (home >= 0)
+        close(home);
+    return exit_code < 0 ? EXIT_CONFIG : exit_code;
+}
+
+static int serve(struct settings *settings, struct buf *errors)
 {
     if (!may_name_an_app(settings) && !settings_has_app(settings, errors))
         return refuse(errors, EXIT_USAGE);
     bool serves = !settings->check_config && !settings->print_config;
-    if (settings->daemon && serves && !upgrade_is_successor() && daemonize() != 0)
+    if (settings->daemon && serves && !upgrade_is_successor() && daemonize(settings->enable_stdio_inheritance) != 0)
         return refuse_because(errors, "--daemon", EXIT_CONFIG);
     log_set_colours((enum log_colours)settings->use_colors);
     log_open(NULL, settings->loglevel);
     log_lines(LOG_LEVEL_INFO, &settings->notes);
     log_lines(LOG_LEVEL_WARNING, &settings->warnings);
-    return settings->reload ? serve_again_and_again(settings) : master_run(settings);
+    return run_master(settings, errors);
 }
 
 /* What the configuration file would be refused for is told too; nothing is served. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -76,9 +77,23 @@ def test_a_mistake_is_told_and_the_old_code_serves_on(folder):
         wait_until(lambda: served(server) == "mended", "the new code")
 
 
-def test_an_application_that_does_not_start_is_waited_for(folder):
+REASONS = {
+    "option": (["--reload"], {}, None),
+    "variable": ([], {"UVICORN_RELOAD": "true"}, None),
+    "file": ([], {}, ("gunicorn.conf.py", "reload = True\n")),
+    "project": ([], {}, ("pyproject.toml", "[tool.licorne]\nreload = true\n")),
+}
+
+
+@pytest.mark.parametrize("where", REASONS)
+def test_an_application_that_does_not_start_is_waited_for(folder, where):
+    arguments, variables, file = REASONS[where]
+    if where == "project" and sys.version_info < (3, 11):
+        pytest.skip("tomllib came with Python 3.11")
+    if file:
+        (folder / file[0]).write_text(file[1])
     save(folder, 'TEXT = b"one')
-    with Server("web:app", "--reload", cwd=folder, bind="unix", wait=False) as server:
+    with Server("web:app", *arguments, cwd=folder, env=variables, bind="unix", wait=False) as server:
         server.wait_log("Waiting for a change")
         save(folder, 'TEXT = b"mended"')
         server.wait_ready()

@@ -177,6 +177,57 @@ def test_daemon(folder: Path) -> None:
         assert not pidfile.exists()
 
 
+def test_daemon_in_the_configuration_file(folder: Path) -> None:
+    pidfile, log, path = folder / "pid", folder / "log", folder / "socket"
+    lines = ["daemon = True", f"pidfile = {str(pidfile)!r}", f"errorlog = {str(log)!r}", f"bind = 'unix:{path}'"]
+    (folder / "gunicorn.conf.py").write_text("\n".join(lines))
+    with Server("a:app", bind=None, cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 0
+        wait_until(lambda: log.exists() and "Ready: " in log.read_text())
+        pid = int(pidfile.read_text())
+        assert os.getsid(pid) != os.getsid(0)
+        assert os.readlink(f"/proc/{pid}/fd/0") == os.readlink(f"/proc/{pid}/fd/1") == "/dev/null"
+        request(str(path))
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not alive(pid))
+        assert "Starting" in log.read_text() and server.log == ""
+
+
+@pytest.mark.parametrize("where", ["option", "file"])
+def test_a_daemon_that_keeps_its_output(folder: Path, where: str) -> None:
+    """As gunicorn: output and error stay, unless they are a terminal; input does not."""
+    (folder / "a.py").write_text(APP + "print('printed', flush=True)\n")
+    pidfile, path = folder / "pid", folder / "socket"
+    arguments = ["--pid", str(pidfile), "--bind", f"unix:{path}"]
+    if where == "option":
+        arguments += ["-D", "-R"]
+    else:
+        (folder / "gunicorn.conf.py").write_text("daemon = True\nenable_stdio_inheritance = True\n")
+    with Server("a:app", *arguments, bind=None, cwd=folder, wait=False) as server:
+        assert server.wait_exit() == 0
+        wait_until(lambda: "Ready: " in server.log)
+        pid = int(pidfile.read_text())
+        assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+        request(str(path))
+        assert server.output == "printed\n"
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: not alive(pid))
+
+
+def test_a_daemon_leaves_its_terminal(folder: Path) -> None:
+    pidfile, path = folder / "pid", folder / "socket"
+    master, terminal = os.openpty()
+    line = [*command(), "a:app", "-D", "-R", "--pid", str(pidfile), "--bind", f"unix:{path}"]
+    subprocess.run(line, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal, check=True)
+    os.close(terminal)
+    wait_until(lambda: pidfile.exists() and pidfile.read_text().strip())
+    pid = int(pidfile.read_text())
+    assert {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in range(3)} == {"/dev/null"}
+    os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: not alive(pid))
+    os.close(master)
+
+
 def test_umask_of_a_unix_socket(folder: Path) -> None:
     path = folder / "socket"
     with Server("a:app", "--umask", "027", "--bind", f"unix:{path}", bind=None, cwd=folder):

@@ -94,6 +94,24 @@ def test_check(tmp_path, files, app, code, message):
     assert "Listening" not in said.log
 
 
+# --- the allocator
+
+
+@pytest.mark.parametrize("where", ["option", "variable", "file"])
+@pytest.mark.parametrize("which", ["jemalloc", "system"])
+def test_the_allocator(tmp_path, where, which):
+    write(tmp_path, {"gunicorn.conf.py": f"malloc = '{which}'" if where == "file" else ""})
+    arguments = ["--malloc", which] if where == "option" else []
+    # What is weaker says the opposite.
+    other = "system" if which == "jemalloc" else "jemalloc"
+    variables = {"variable": which, "option": other, "file": ""}[where]
+    with Server("web:app", *arguments, cwd=tmp_path, env={"LICORNE_MALLOC": variables}) as server:
+        (worker,) = server.workers()
+        mapped = Path(f"/proc/{worker}/maps").read_text()
+        assert ("jemalloc" in mapped) == (which == "jemalloc")
+        assert server.log.count("Starting") == 1 and "ERROR" not in server.log
+
+
 # --- mistakes
 
 
@@ -212,11 +230,14 @@ HOOKS = """
 """
 
 
+NOT_ANY_TEXT = ("check_config", "print_config", "errorlog", "chdir", "paste")
+
+
 def test_every_setting_of_gunicorn_is_known_or_explained(tmp_path):
     names = GUNICORN.split()
     assert len(names) + len(HOOKS.split()) == 120
     # A value that no typed setting takes: what is known is refused or read, what is not known is mentioned.
-    lines = [f"{name} = 'x y'" for name in names if name not in ("check_config", "print_config", "errorlog", "chdir")]
+    lines = [f"{name} = 'x y'" for name in names if name not in NOT_ANY_TEXT]
     write(tmp_path, {"gunicorn.conf.py": "\n".join([*lines, "loglevel = 'debug'"])})
     _, said = end_of(tmp_path, "web:app", "--log-level", "debug", "--print-config")
     unknown = re.findall(r'"(\w+)" is no setting', said.log)

@@ -302,7 +302,13 @@ class _Plain:
 
 
 class ServerLogger(Logger):
-    """What hooks find as `server.log`: it logs where the server does."""
+    """What hooks find as `server.log`: it logs where the server does, and changes nothing of what was configured."""
+
+    def __init__(self, cfg: Config) -> None:
+        configured = [(logger, logger.propagate) for logger in loggers[:2]]
+        super().__init__(cfg)
+        for logger, propagates in configured:
+            logger.propagate = propagates
 
     def setup(self, cfg: Config) -> None:
         self.loglevel = _number(cfg.loglevel)
@@ -381,7 +387,8 @@ def _configure_ini(path: str) -> list[str]:
     parser = configparser.RawConfigParser()
     with open(path, encoding="utf-8") as file:
         parser.read_file(file)
-    logging.config.fileConfig(path, disable_existing_loggers=False)
+    names = {"here": os.path.dirname(os.path.abspath(path)), "__file__": path}
+    logging.config.fileConfig(path, defaults=names, disable_existing_loggers=False)
     keys = [key.strip() for key in parser.get("loggers", "keys").split(",")]
     return [parser.get(f"logger_{key}", "qualname", fallback=key) for key in keys if key and key != "root"]
 

@@ -8,6 +8,7 @@ table (config/settings.def), which knows what is allowed. Its hooks go to licorn
 from __future__ import annotations
 
 import ast
+import configparser
 import datetime
 import enum
 import importlib
@@ -17,6 +18,8 @@ import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+from licorne import _paste
 
 DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
 PROJECT_FILE = "pyproject.toml"  # its table [tool.licorne]
@@ -29,12 +32,15 @@ UNSUPPORTED_HOOKS = frozenset(
     ("ssl_context", "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit")
 )
 
+# Lists that gunicorn takes apart where they are one text.
+SPLIT = frozenset(("bind", "raw_env", "raw_paste_global_conf"))
+
 # Other ways to say `bind`. In a file that has `bind`, names like these are its own variables.
 BIND_PARTS = frozenset(("host", "port", "uds", "fd"))
 
 
-class HookError(Exception):
-    """A hook that cannot be called; the message says where and why."""
+class Mistake(Exception):
+    """What cannot be used: a hook, an ini file. The message says where and why."""
 
 
 class Setting(NamedTuple):
@@ -56,10 +62,30 @@ def find(config: str | None) -> str | None:
     return next((name for name in (*DEFAULT_FILES, PROJECT_FILE) if os.path.isfile(name)), None)
 
 
-def read(config: str | None, known: Callable[[str], bool], named: Callable[[str], str | None]) -> File | None:
+def read(
+    config: str | None,
+    paste: str | None,
+    paste_globals: list[str],
+    chdir: str | None,
+    known: Callable[[str], bool],
+    named: Callable[[str], str | None],
+) -> File | None:
     """The settings of the named file, or of the default one; None: there is no file. Raises what the file raises.
-    `known`: is this the name of a setting? `named`: the setting that a name, or an option's, means."""
-    found = find(config)
+
+    `paste`, `paste_globals`, `chdir`: the settings that are given elsewhere. `known`: is this the name of a setting?
+    `named`: the setting that a name, or an option's, means.
+    """
+    ini = _read_ini(paste, paste_globals, chdir) if paste else None
+    if ini is not None:
+        config = config or ini.settings.pop("config", None)
+    file = _read_file(find(config), known, named)
+    if ini is None and file is not None:
+        values = [setting.values[0] for setting in file.settings if setting.name == "paste"]
+        ini = _read_ini(values[0], paste_globals, chdir) if values and values[0] else None
+    return file if ini is None else _with_ini(ini, file)
+
+
+def _read_file(found: str | None, known: Callable[[str], bool], named: Callable[[str], str | None]) -> File | None:
     if found is None:
         return None
     if found.endswith(".toml"):
@@ -72,6 +98,29 @@ def read(config: str | None, known: Callable[[str], bool], named: Callable[[str]
         where = os.path.normpath(path)
         module, source = _run(path)
     return _sort(where, vars(module), _lines(source), known)
+
+
+def _read_ini(uri: str, raw_global_conf: list[str], chdir: str | None) -> _paste.Ini:
+    try:
+        return _paste.read(uri, raw_global_conf, chdir)
+    except OSError as error:
+        raise Mistake(f"paste = '{uri}' cannot be read: {error.strerror}") from error
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise Mistake(f"paste = '{uri}' cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _with_ini(ini: _paste.Ini, file: File | None) -> File:
+    """What the file says is stronger."""
+    file = file or File(ini.where, [], [], [])
+    said = {setting.name for setting in file.settings}
+    if said & {"bind", *BIND_PARTS}:
+        said |= {"bind", *BIND_PARTS}
+    if ini.has_logging and not said & {"logconfig", "logconfig_dict", "logconfig_json"}:
+        file.settings.append(Setting("logconfig", [ini.path], ini.where))
+    for name, value in ini.settings.items():
+        if name not in said:
+            file.settings.append(Setting(name, [value], ini.where))
+    return file
 
 
 def _read_toml(path: str, named: Callable[[str], str | None]) -> File | None:
@@ -170,7 +219,7 @@ def _add_hook(name: str, value: object, place: str) -> None:
     try:
         hooks.add(name, value)
     except (TypeError, ImportError, AttributeError) as error:
-        raise HookError(f"{place}: {error}") from error
+        raise Mistake(f"{place}: {error}") from error
 
 
 def _is_plain(value: object) -> bool:
@@ -189,6 +238,8 @@ def _texts(name: str, value: Any) -> list[str | None]:
         return [f"{_text(key)}:{_text(item)}" for key, item in value.items()] or [None]
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
+    if isinstance(value, str) and name in SPLIT:
+        value = [item.strip() for item in value.split(",") if item.strip()]
     if isinstance(value, (list, tuple)):
         return [_text(item) for item in value] or [None]
     return [_text(value)]
@@ -221,7 +272,7 @@ def describe(error: BaseException, config: str | None) -> str:
     name = find(config) or "the configuration"
     if isinstance(error, OSError) and error.filename and os.path.basename(str(error.filename)) in name:
         return f"{name} cannot be read: {error.strerror}"
-    if isinstance(error, HookError):
+    if isinstance(error, Mistake):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"{name}:{error.lineno}: {error.msg}"

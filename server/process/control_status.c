@@ -58,7 +58,7 @@ static void put_server(const struct master *master, struct buf *answer)
 {
     const struct generation *generation = master->serving ? master->serving : master->coming;
     buf_printf(answer, "licorne %s, master %d, up %.0f s: %s, generation %u%s%s\n", LICORNE_VERSION, (int)getpid(),
-               seconds_since(master->began_ms), generation && generation->settings.app ? generation->settings.app : "-",
+               seconds_since(master->began_ms), generation && *settings_application(&generation->settings) ? settings_application(&generation->settings) : "-",
                generation ? generation->number : 0, master->serving && master->coming ? ", reloading" : "",
                master->stopping ? ", stopping" : "");
     if (master->upgrade.successor > 0)
@@ -256,7 +256,7 @@ static void status_json(struct master *master, struct buf *answer)
     buf_append_str(answer, STR("{\"version\": "));
     put_string(answer, LICORNE_VERSION);
     buf_printf(answer, ", \"pid\": %d, \"up_s\": %.3f, \"app\": ", (int)getpid(), seconds_since(master->began_ms));
-    put_string(answer, generation ? generation->settings.app : "");
+    put_string(answer, generation ? settings_application(&generation->settings) : "");
     buf_printf(answer, ", \"generation\": %u, \"reloading\": %s, \"stopping\": %s, \"workers_wanted\": %d",
                generation ? generation->number : 0, master->serving && master->coming ? "true" : "false",
                master->stopping ? "true" : "false", generation ? master_wanted_workers(master, generation) : 0);

@@ -46,7 +46,7 @@ static void stop_worker(struct master *master, struct worker_handle *worker)
 static void say_stopped(struct master *master)
 {
     if (master->stopping && !master->said_stopped && !master->checking && !master->given->print_config &&
-        !master->given->check_config)
+        !master->given->check_config && master->exit_code != EXIT_TO_BACKGROUND)
         log_info("Stopped");
     master->said_stopped |= master->stopping;
 }
@@ -190,7 +190,7 @@ static void on_signal(struct master *master, int number)
         master_upgrade(master);
         break;
     case SIGWINCH: /* from a terminal it means a window that has changed, and docker passes that on */
-        if (master->given->daemon)
+        if (master->serving && master->serving->settings.daemon)
             master_park(master);
         break;
     default: /* SIGCHLD: the turn reaps anyway */
@@ -507,8 +507,7 @@ static int master_find_python(struct master *master)
     if (!master->python)
         log_error("%.*s", (int)buf_len(&errors) - 1, buf_str(&errors).p);
     buf_done(&errors);
-    if (master->given->malloc == MALLOC_JEMALLOC)
-        master->jemalloc = interpreter_jemalloc();
+    master->jemalloc = interpreter_jemalloc();
     if (master->given->malloc == MALLOC_JEMALLOC && !master->jemalloc)
         log_debug("jemalloc was not found: the system's allocator is used");
     return master->python ? 0 : -1;
@@ -530,10 +529,11 @@ static void master_done(struct master *master)
     free(master->message);
 }
 
-static int run(const struct settings *given, bool checking)
+static int run(const struct settings *given, struct settings *told, bool checking)
 {
     struct master *master = mem_zalloc(sizeof(*master));
     master->given = given;
+    master->told = told;
     master->checking = checking;
     if (master_init(master) != 0 || master_find_python(master) != 0) {
         master->exit_code = EXIT_CONFIG;
@@ -555,12 +555,12 @@ static int run(const struct settings *given, bool checking)
     return exit_code;
 }
 
-int master_run(const struct settings *given)
+int master_run(const struct settings *given, struct settings *told)
 {
-    return run(given, false);
+    return run(given, told, false);
 }
 
 int master_check(const struct settings *given)
 {
-    return run(given, true);
+    return run(given, NULL, true);
 }

@@ -49,10 +49,11 @@ struct premises {
     struct control *control; /* NULL: none */
 };
 
-enum { EXIT_OK = 0, EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BOOT = 3, EXIT_LOAD = 4 };
+enum { EXIT_OK = 0, EXIT_CONFIG = 1, EXIT_USAGE = 2, EXIT_BOOT = 3, EXIT_LOAD = 4, EXIT_TO_BACKGROUND = -1 };
 
 struct master {
     const struct settings *given; /* command line and environment */
+    struct settings *told;        /* for the caller: what was configured; NULL: it does not care */
     char *python, *jemalloc;      /* jemalloc: NULL if there is none, or it is not wanted */
     struct scoreboard *board;
     int board_fd, signals;
@@ -100,8 +101,10 @@ struct master {
 
 /* --- master.c */
 
-/* Runs the server until it ends; returns the exit code of the process. `given` outlives the call. */
-int master_run(const struct settings *given);
+/* Runs the server until it ends; returns the exit code of the process. `given` outlives the call. `told`, defaults at first: the
+ * settings as the configuration file has them, as soon as it has been read. EXIT_TO_BACKGROUND: the file says `daemon`, and
+ * nothing has been opened yet. */
+int master_run(const struct settings *given, struct settings *told);
 /* Only reads the configuration file and logs what is wrong with it; serves nothing. */
 int master_check(const struct settings *given);
 /* Begins to end: stops gracefully, after drain_delay. */

@@ -86,12 +86,36 @@ static bool settings_suffice(struct master *master, const struct settings *setti
     return true;
 }
 
+/* The configuration file wants the background: the server begins anew, there. */
+static bool wants_background(struct master *master, const struct settings *settings)
+{
+    if (master->serving || master->given->daemon || !settings->daemon || settings->check_config || upgrade_is_successor())
+        return false;
+    master->exit_code = EXIT_TO_BACKGROUND;
+    master_stop(master, true);
+    return true;
+}
+
+/* For what outlives this run. */
+static void tell_settings(struct master *master, const struct settings *settings)
+{
+    struct buf text = { 0 }, errors = { 0 };
+    if (!master->told)
+        return;
+    settings_to_text(settings, SOURCE_CONFIG_FILE, &text);
+    settings_from_text(master->told, buf_str(&text), &errors); /* they were valid there */
+    buf_done(&text);
+    buf_done(&errors);
+}
+
 static bool configure(struct master *master, struct generation *generation, const struct channel_message *message)
 {
     struct buf errors = { 0 };
     bool (*settle)(struct master *, const struct generation *, struct buf *) = master_settle;
     bool good = generation_configure(generation, message, &errors);
-    if (good && settings_suffice(master, &generation->settings))
+    if (good)
+        tell_settings(master, &generation->settings);
+    if (good && (settings_suffice(master, &generation->settings) || wants_background(master, &generation->settings)))
         return false;
     if (good)
         master_log_decide(&generation->settings);
@@ -110,8 +134,15 @@ static void on_mold_settings(struct master *master, struct mold_handle *mold, co
     if (!generation || mold->state != MOLD_STARTING)
         return;
     mold->state = MOLD_ANSWERED;
+    int malloc_was = generation->settings.malloc;
     if (!generation->configured && !configure(master, generation, message))
         return;
+    if (generation->settings.malloc != malloc_was) {
+        log_debug("Mold %d runs with another allocator than the configuration file names: it is made again", (int)mold->pid);
+        generation->mold = NULL;
+        mold_handle_kill(mold);
+        return;
+    }
     if (generation_tell(generation) != 0) {
         log_error("Cannot tell process %d its settings: %s", (int)mold->pid, strerror(errno));
         mold_handle_kill(mold);

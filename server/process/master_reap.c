@@ -170,7 +170,8 @@ static void on_mold_death(struct master *master, struct mold_handle *mold, const
     log_mold_death(master, mold, death);
     if (generation && generation->mold == mold)
         generation->mold = NULL;
-    abandon_spawning(master, mold->generation);
+    if (!generation || !generation->mold) /* else another has its place */
+        abandon_spawning(master, mold->generation);
     if (was_loading)
         master_generation_failed(master, generation, EXIT_BOOT);
     mold_handle_free(mold);

@@ -88,7 +88,7 @@ static void start_mold(struct master *master, struct generation *generation)
 {
     struct mold_start start = {
         .python = master->python,
-        .jemalloc = master->jemalloc,
+        .jemalloc = generation->settings.malloc == MALLOC_JEMALLOC ? master->jemalloc : NULL,
         .scoreboard = master->board_fd,
         .home = &master->home,
         .generation = generation->number,

@@ -45,7 +45,7 @@ static void announce(const struct master *master, const struct generation *gener
     log_info("Starting licorne %s (Python %s, master %d)", LICORNE_VERSION, generation->mold->python, (int)getpid());
     announce_listeners(master, 0);
     int workers = master_wanted_workers(master, generation);
-    log_info("Serving %s with %d worker%s", generation->settings.app, workers, workers == 1 ? "" : "s");
+    log_info("Serving %s with %d worker%s", settings_application(&generation->settings), workers, workers == 1 ? "" : "s");
 }
 
 /* --- the folder and the log --------------------------------------------------------------------------------------- */

@@ -193,7 +193,8 @@ static void test_options_of_others(void)
     CHECK(refused("--metrics a:b", CLI_USAGE_ERROR, "--metrics: licorne has no address for metrics"));
     CHECK(sets("--certfile c a:b", "certfile", "c") && sets("--ssl-certificate c a:b", "certfile", "c"));
     CHECK(sets("--ssl-keyfile=k a:b", "keyfile", "k") && sets("--ssl-client-verify a:b", "cert_reqs", "2"));
-    CHECK(refused("--paste x a:b", CLI_USAGE_ERROR, "--paste: "));
+    CHECK(sets("--paste x.ini#shop", "paste", "x.ini#shop") && sets("--paste-global a=b", "raw_paste_global_conf", "a=b"));
+    CHECK(refused("--uds-permissions 600", CLI_USAGE_ERROR, "--uds-permissions: the mask decides: see --umask"));
 }
 
 static void test_options_without_effect(void)
