@@ -16,7 +16,7 @@ BUILD_TOOLS := $(VENV)/.build-tools
 TEST_TOOLS := $(VENV)/.test-tools
 LINT_TOOLS := $(VENV)/.lint-tools
 
-.PHONY: help setup build serve test lint format wheel soak bench bench-quick clean
+.PHONY: help setup build pgo serve test lint format wheel soak bench bench-quick clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1@/p' Makefile | while IFS=@ read -r name text; do \
@@ -75,6 +75,9 @@ format: setup ## clang-format and ruff's formatter
 $(LINT_TOOLS): scripts/requirements-lint.txt
 	$(PIP) install -r $<
 	touch $@
+
+pgo: build ## builds and installs again, optimised by a profile of the hot paths (gcc; takes minutes)
+	@scripts/pgo
 
 wheel: build ## dist/*.whl, which needs nothing but the C library where it is installed
 	@LICORNE_BUILD_DIR=build/wheel LICORNE_CMAKE_ARGS="-DLICORNE_SYSTEM_LLHTTP=OFF $(LICORNE_CMAKE_ARGS)" \

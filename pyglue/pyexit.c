@@ -14,6 +14,12 @@
 
 #define WATCHDOG_STACK_BYTES (128 * 1024)
 
+#ifdef LICORNE_COUNTS /* built for coverage or for a profile: the counters are written at exit(), which is not called */
+void __gcov_dump(void);
+#else
+#define __gcov_dump() (void)0
+#endif
+
 static struct {
     int code;
     int64_t limit_ms;
@@ -80,5 +86,6 @@ void pyexit(int code, int64_t limit_ms)
     pylog_end();
     call_if_imported("atexit", "_run_exitfuncs"); /* logging.shutdown() among them */
     pyexit_flush();
+    __gcov_dump();
     _exit(code);
 }
