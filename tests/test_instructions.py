@@ -17,6 +17,7 @@ from support.instructions import ROWS, Callgrind
 TOLERANCE = 0.02
 
 pytestmark = [
+    pytest.mark.timeout(600),
     pytest.mark.skipif(instructions.missing() is not None, reason=str(instructions.missing())),
     pytest.mark.skipif("LICORNE_BIN" in os.environ, reason="not the build that the figures are of"),
 ]

@@ -36,6 +36,7 @@ APPS = TESTS / "apps"
 FIGURES = TESTS / "instructions.json"
 WARM_UP = 200  # CPython specialises code while it runs, pools and caches fill
 ROUNDS = 200
+PATIENCE = 300.0  # seconds: under valgrind, on a busy machine, starting takes a while
 TEXT = 0x81  # a final text frame
 
 FIELDS = b"Host: localhost:8000\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"
@@ -161,6 +162,7 @@ class Callgrind:
             app,
             *("--timeout", "0", "--python", str(self._interpreter()), *args),
             bind="unix",
+            wait=False,
             env={"PYTHONPATH": str(APPS), "PYTHONHASHSEED": "0", **(env or {})},
         )
 
@@ -175,6 +177,7 @@ class Callgrind:
     def __enter__(self) -> Callgrind:
         try:
             self.server.start()
+            self.server.wait_ready(PATIENCE)
         except BaseException:
             self.close()
             raise
@@ -199,7 +202,7 @@ class Callgrind:
 
     def _profiles(self, name: str, rounds: Sequence[int]) -> list[Path]:
         """callgrind's files: each of so many exchanges, and one mark."""
-        with self.server.connect(timeout=120) as connected:
+        with self.server.connect(timeout=PATIENCE) as connected:
             exchange = EXCHANGES[name](connected)
             for _ in range(WARM_UP):
                 exchange.once()
@@ -209,7 +212,7 @@ class Callgrind:
                 for _ in range(count):
                     exchange.once()
                 exchange.mark()
-            wait_until(lambda: len(self.dumps()) == before + len(rounds), "callgrind's files")
+            wait_until(lambda: len(self.dumps()) == before + len(rounds), "callgrind's files", PATIENCE)
             return self.dumps()[before:]
 
     def profile(self, name: str) -> Path:
