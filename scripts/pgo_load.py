@@ -1,5 +1,5 @@
-"""What the profile of scripts/pgo is of: requests of the usual kinds, to the applications that instructions are counted of.
-A few thousand each are enough: what counts is which way a branch goes, not how often."""
+"""What the profile of scripts/pgo is of: requests of the usual kinds, to the applications that instructions are counted
+of. A few thousand each are enough: what counts is which way a branch goes, not how often."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""asyncio's set of all tasks, whose class a loop of ours exchanges (pyglue/aioloop_task_set.c): it says what it said before."""
+"""asyncio's set of all tasks, whose class a loop of ours exchanges (aioloop_task_set.c): it says what it said before."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ tasks = asyncio.tasks._all_tasks if sys.version_info < (3, 12) else asyncio.task
 
 def show(*what):
     gc.collect()
-    print(*what, len(asyncio.all_tasks(loop)), len(tasks), len(getattr(tasks, "_pending_removals", ())), len(list(tasks)))
+    removed = getattr(tasks, "_pending_removals", ())
+    print(*what, len(asyncio.all_tasks(loop)), len(tasks), len(removed), len(list(tasks)))
 
 
 async def idle():
