@@ -43,14 +43,14 @@ def start(folder: Path, call: str, *words: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("call", ['"main:app", port=0, workers=2', "app, port=0, workers=2, log_level=20"])
+@pytest.mark.parametrize("call", ['"main:app", port=0, reload=True', "app, port=0, workers=2, log_level=20"])
 @pytest.mark.parametrize("words", [["main.py"], ["-m", "main"]], ids=["file", "module"])
 def test_run(tmp_path, call, words):
     log = tmp_path / "err"
     with start(tmp_path, call, *words) as process:
         try:
             ready = wait_until(
-                lambda: "Ready: 2 workers" in log.read_text() or process.poll() is not None, "the server"
+                lambda: "] Ready: " in log.read_text() or process.poll() is not None, "the server"
             )
             assert ready and process.poll() is None, log.read_text()
             address = re.search(r"Listening at: (http://\S+)", log.read_text())
