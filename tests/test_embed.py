@@ -189,6 +189,46 @@ def test_time_limits_of_connections(licorne, kind):
     run(kind, main())
 
 
+@pytest.mark.sanitized
+@pytest.mark.parametrize("kind", LOOPS)
+def test_clients_that_leave_and_requests_that_last(licorne, kind):
+    notes = []
+
+    async def app(scope, receive, send):
+        if scope["path"] == "/watch":
+            await receive()
+            notes.append((await receive())["type"])
+            return
+        if scope["path"] == "/endless":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            with contextlib.suppress(licorne.ClientDisconnected):
+                while True:
+                    await send({"type": "http.response.body", "body": b"x" * 100_000, "more_body": True})
+            notes.append("gone")
+            return
+        if scope["path"] == "/late":
+            await asyncio.sleep(60)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def main():
+        server = licorne.Server(quiet(licorne, app, lifespan="off", request_timeout=0.3))
+        async with serving(server):
+            address = ("127.0.0.1", port_of(server))
+            for path, note in (("/watch", "http.disconnect"), ("/endless", "gone")):
+                with socket.create_connection(address) as client:
+                    client.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    await until(lambda: server.server_state.tasks)
+                await until(lambda note=note: notes[-1:] == [note])
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 20 + b"GET / HTTP/1.0\r\n\r\n")
+            assert (await reader.read()).count(b"HTTP/1.1 200 OK") == 21
+            writer.close()
+            assert (await fetch(address[1], "/late"))[0] == 504
+
+    run(kind, main())
+
+
 def weak(thing, name):
     """Reads an attribute without keeping the thing alive."""
     reference = weakref.ref(thing)

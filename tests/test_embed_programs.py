@@ -257,6 +257,27 @@ def test_beside_a_bot(tmp_path, lib):
     assert (code, sorted(lines)) == (0, sorted([*LIFE, "bot /x", "done"]))
 
 
+def test_a_process_of_multiprocessing(tmp_path, lib):
+    text = """
+        import multiprocessing
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("fork")
+            process = multiprocessing.Process(target=uvicorn.run, args=(app,), kwargs={"port": PORT}, daemon=True)
+            process.start()
+            try:
+                signal.pause()
+            except KeyboardInterrupt:
+                process.terminate()
+                process.join()
+                print("after", process.exitcode)
+    """
+    with Program(tmp_path, lib, text) as program:
+        assert program.answer() != program.process.pid
+        code, lines = program.end(signal.SIGINT)
+        assert (code, lines[-1]) == (0, "after -15")
+
+
 LOGGING = """
         import logging
 
