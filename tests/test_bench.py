@@ -43,6 +43,7 @@ def test_ratios_are_taken_round_by_round() -> None:
     [
         ([10, 10.1, 10.2, 9.9, 10], [11, 11.1, 11.2, 10.9, 11], True),
         ([10, 10.1, 10.2, 9.9, 10], [9, 9.1, 9.2, 8.9, 9], True),
+        ([10, 10], [20, 20], False),  # what the spread is, nobody knows
         ([10, 12, 8, 11, 9], [11, 13, 9, 12, 10], False),  # apart, but within the spread
         ([10, 10, 10, 10, 10], [10.1, 10.1, 10.1, 10.1, 10.1], False),  # beyond the spread, but within the tolerance
     ],

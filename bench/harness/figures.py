@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 NORMAL_HELLO_US = 5.5  # of the yardstick, where absolute goals hold
+SAMPLES_TO_JUDGE = 3
 
 
 def median(samples: Sequence[float]) -> float:
@@ -121,9 +122,11 @@ class Change:
 
 
 def change(before: Sequence[float], after: Sequence[float], least: float = 0.02) -> Change:
-    """Beyond noise: the middle halves do not touch, and the medians are more than `least` apart."""
+    """Beyond noise: the middle halves do not touch, and the medians are more than `least` apart. Who has fewer than three
+    samples knows nothing of noise."""
     (low_a, high_a), (low_b, high_b) = quartiles(before), quartiles(after)
     a, b = median(before), median(after)
     factor = b / a if a else (1.0 if b == a else math.inf)
     apart = low_b > high_a or low_a > high_b
-    return Change(a, b, factor, apart and abs(factor - 1) > least)
+    known = min(len(before), len(after)) >= SAMPLES_TO_JUDGE
+    return Change(a, b, factor, known and apart and abs(factor - 1) > least)

@@ -460,6 +460,9 @@ def websocket(row: Row, names: Sequence[str], plan: Plan) -> Table:
     ws = servers.load_module(machine.BENCH / "ws" / "run.py")
     table = Table("cpu_us")
     options = ["echo", "--rounds", str(plan.rounds), "--seconds", str(plan.seconds), "--licorne", plan.licorne]
+    with pace(plan, table) as measure_pace:
+        for _ in range(plan.rounds):
+            measure_pace()
     for name, samples in ws.echo_samples(row.kind, options).items():
         for sample in samples:
             table.add("cpu_us", name, sample)
