@@ -122,8 +122,8 @@ class Change:
 
 
 def change(before: Sequence[float], after: Sequence[float], least: float = 0.02) -> Change:
-    """Beyond noise: the middle halves do not touch, and the medians are more than `least` apart. Who has fewer than three
-    samples knows nothing of noise."""
+    """Beyond noise: the middle halves do not touch, and the medians are more than `least` apart. With fewer than three
+    samples, nobody knows what noise is."""
     (low_a, high_a), (low_b, high_b) = quartiles(before), quartiles(after)
     a, b = median(before), median(after)
     factor = b / a if a else (1.0 if b == a else math.inf)
