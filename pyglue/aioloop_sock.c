@@ -295,6 +295,14 @@ static int size_argument(PyObject *argument, Py_ssize_t *size)
     return PyErr_Occurred() ? -1 : 0;
 }
 
+static int buffer_argument(PyObject *argument, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(argument, view, PyBUF_WRITABLE) == 0)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "a read-write bytes-like object is needed, not %.200s", Py_TYPE(argument)->tp_name);
+    return -1;
+}
+
 PyObject *aioloop_sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct attempt a = { .step = step_recv };
@@ -306,7 +314,7 @@ PyObject *aioloop_sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t na
 PyObject *aioloop_sock_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct attempt a = { .step = step_recv_into };
-    if (!count_is("_attempt_recv_into", nargs, 2) || PyObject_GetBuffer(args[1], &a.view, PyBUF_WRITABLE) < 0)
+    if (!count_is("_attempt_recv_into", nargs, 2) || buffer_argument(args[1], &a.view) < 0)
         return NULL;
     return start(AIOLOOP(self), args[0], &a);
 }
@@ -324,7 +332,7 @@ PyObject *aioloop_sock_recvfrom_into(PyObject *self, PyObject *const *args, Py_s
 {
     struct attempt a = { .step = step_recvfrom_into };
     if (!count_is("_attempt_recvfrom_into", nargs, 3) || size_argument(args[2], &a.size) < 0 ||
-        PyObject_GetBuffer(args[1], &a.view, PyBUF_WRITABLE) < 0)
+        buffer_argument(args[1], &a.view) < 0)
         return NULL;
     if (a.size > a.view.len) {
         PyErr_SetString(PyExc_ValueError, "nbytes is greater than the length of the buffer");

@@ -117,6 +117,8 @@ PyObject *stream_is_reading(PyObject *self, PyObject *none)
 PyObject *stream_get_write_buffer_size(PyObject *self, PyObject *none)
 {
     (void)none;
+    if (stream_flush(STREAM(self)) < 0)
+        return NULL;
     return PyLong_FromSsize_t(stream_unsent(STREAM(self)));
 }
 

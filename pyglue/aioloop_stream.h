@@ -27,6 +27,7 @@ struct stream {
     bool entered; /* `context` is, by us */
     bool pipe; /* not known to be a socket: read(), write() */
     bool eof, closing, paused, protocol_paused;
+    bool reads_much; /* the last time, more than half of what one read takes */
     bool buffered_protocol, tls; /* what the protocol is: BufferedProtocol, TlsBase */
 };
 

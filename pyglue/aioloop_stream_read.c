@@ -49,6 +49,32 @@ static int read_tls(struct stream *s, char *data, ssize_t n)
     return outcome == 0 ? 0 : stream_fatal(s, "Fatal error: protocol.buffer_updated() call failed.");
 }
 
+static int pass_on(struct stream *s, PyObject *bytes)
+{
+    return call_protocol(s, stream_state(s)->str_data_received, bytes,
+                         "Fatal error: protocol.data_received() call failed.");
+}
+
+/* Where much comes at a time it is read to where it stays; else through a buffer that all share, which costs a copy but no
+ * memory while there is nothing to read. */
+static int read_much(struct stream *s)
+{
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, LOOP_READ_BYTES);
+    if (bytes == NULL)
+        return -1;
+    ssize_t n = receive(s, PyBytes_AS_STRING(bytes), LOOP_READ_BYTES);
+    s->reads_much = n > LOOP_READ_BYTES / 2;
+    if (n <= 0) {
+        int error = errno;
+        Py_DECREF(bytes);
+        errno = error;
+        return n < 0 ? read_failed(s) : stream_call(s, stream_state(s)->str__read_ready__on_eof, NULL);
+    }
+    if (n < LOOP_READ_BYTES)
+        _PyBytes_Resize(&bytes, n);
+    return pass_on(s, bytes);
+}
+
 static int read_data(struct stream *s)
 {
     char *into = loop_read_buffer(s->loop->loop);
@@ -59,8 +85,8 @@ static int read_data(struct stream *s)
         return stream_call(s, stream_state(s)->str__read_ready__on_eof, NULL);
     if (s->tls)
         return read_tls(s, into, n);
-    return call_protocol(s, stream_state(s)->str_data_received, PyBytes_FromStringAndSize(into, n),
-                         "Fatal error: protocol.data_received() call failed.");
+    s->reads_much = n > LOOP_READ_BYTES / 2;
+    return pass_on(s, PyBytes_FromStringAndSize(into, n));
 }
 
 /* A buffer of the protocol's own: -1 with an exception. */
@@ -101,6 +127,8 @@ int stream_on_readable(struct stream *s)
 {
     if (s->conn_lost)
         return 0;
-    return s->buffered_protocol && !s->tls ? read_into_buffer(s) : read_data(s);
+    if (s->buffered_protocol && !s->tls)
+        return read_into_buffer(s);
+    return s->reads_much && !s->tls ? read_much(s) : read_data(s);
 }
 

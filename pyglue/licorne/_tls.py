@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from asyncio import sslproto
+from collections.abc import Callable
 from typing import Any
 
 from licorne import _core
@@ -33,10 +35,74 @@ if sys.version_info >= (3, 11):
             if transport is not None:
                 transport.__dict__.pop("write", None)  # it would hold us
 
-        def _control_app_writing(self, context: Any = None) -> None:
-            """Whoever writes does so in a context of his own."""
-            in_context = getattr(self._transport, "_in_context", None)
-            in_context(super()._control_app_writing) if in_context else super()._control_app_writing()
+        # Whoever writes, closes or resumes reading does so in a context of his own; the protocol's callbacks have theirs.
+
+        def _in_context(self, function: Callable[[], None]) -> None:
+            enter = getattr(self._transport, "_in_context", None)
+            enter(function) if enter else function()
+
+        def _control_app_writing(self) -> None:
+            self._in_context(super()._control_app_writing)
+
+        def _resume_reading(self) -> None:
+            self._in_context(super()._resume_reading)
+
+        def _start_shutdown(self) -> None:
+            self._in_context(super()._start_shutdown)
+
+        # Whoever waits for the handshake (start_tls() calls no connection_made()) gets the transport before the first data.
+
+        _is_first_read = False
+
+        def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
+            self._is_first_read = True
+            super()._on_handshake_complete(handshake_exc)
+            self._is_first_read = False
+
+        def _do_read(self) -> None:
+            if self._is_first_read:
+                self._is_first_read = False
+                self._loop.call_soon(super()._do_read)
+            else:
+                super()._do_read()
+
+        # Once the application has closed it is told of no more data: what still comes is discarded, and all that was
+        # written leaves before the goodbye.
+
+        def _do_flush(self) -> None:
+            if self._app_transport is None or not self._app_transport._closed:
+                super()._do_flush()
+                return
+            try:
+                self._discard()
+                self._do_write()
+                self._control_ssl_reading()
+            except Exception as error:
+                self._on_shutdown_complete(error)
+                return
+            if not self._get_write_buffer_size():
+                self._set_state(_State.SHUTDOWN)
+                self._do_shutdown()
+
+        def _do_shutdown(self) -> None:
+            if self._app_transport and self._app_transport._closed and not self._eof_received:
+                try:
+                    self._discard()
+                except Exception as error:
+                    self._on_shutdown_complete(error)
+                    return
+            super()._do_shutdown()
+
+        def _discard(self) -> None:
+            ended = False
+            try:
+                while not ended:
+                    ended = not self._sslobj.read(self.max_size)
+            except sslproto.SSLAgainErrors:
+                return
+            except ssl.SSLZeroReturnError:
+                pass
+            self._call_eof_received()
 
         # Called by the native half, where it stands aside.
 

@@ -5,6 +5,17 @@
 #endif
 #include "server/net/libev.h"
 
+#include <sys/epoll.h>
+
+/* libev waits at most 17 days at a time, and for that long without a timer. The kernel sets up and takes down a timer of its own for
+ * any limit, so such a one is none. */
+#define LONGEST_WAIT_MS 1500000000
+static inline int wait_limit_ms(int ms)
+{
+    return ms >= LONGEST_WAIT_MS ? -1 : ms;
+}
+#define epoll_wait(poller, events, size, ms) epoll_wait(poller, events, size, wait_limit_ms(ms))
+
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wunused-variable"
@@ -17,6 +28,7 @@
 #pragma GCC diagnostic ignored "-Wcomment"
 #include "ev.c"
 #pragma GCC diagnostic pop
+#undef epoll_wait
 
 #include <stdatomic.h>
 
