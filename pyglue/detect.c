@@ -88,6 +88,15 @@ static bool shape_of_partial(PyObject *partial, struct shape *shape, int depth)
     return known;
 }
 
+/* An object of a C type that stands for another one: wrapt's, by which tracing agents wrap applications. */
+static bool shape_of_wrapped(PyObject *proxy, struct shape *shape, int depth)
+{
+    PyObject *wrapped = attribute(proxy, "__wrapped__");
+    bool known = wrapped != NULL && shape_of(wrapped, shape, depth - 1);
+    Py_XDECREF(wrapped);
+    return known;
+}
+
 /* False: nothing is known (written in C, or too deep). */
 static bool shape_of(PyObject *callable, struct shape *shape, int depth)
 {
@@ -106,7 +115,7 @@ static bool shape_of(PyObject *callable, struct shape *shape, int depth)
     bool known = call != NULL && (PyFunction_Check(call) || PyMethod_Check(call) || is_partial(call)) &&
                  shape_of(call, shape, depth - 1);
     Py_XDECREF(call);
-    return known;
+    return known || shape_of_wrapped(callable, shape, depth);
 }
 
 static enum application_kind kind_of_class(PyObject *class)

@@ -258,6 +258,163 @@ def test_a_failing_post_request_hurts_nobody(tmp_path):
         server.wait_log("Exception in post_request hook[^$]*RuntimeError: oops", count=1)
 
 
+# --- the attributes that hooks look at
+
+EVERYTHING = """
+    import logging
+
+    bind = ["127.0.0.1:0"]
+    my_own = {"shop": 7}
+    timeout = 40
+    raw_env = ["SHOP=7", "PLACE=here=there"]
+    proc_name = "shop"
+
+    def facts_of(server):
+        cfg, log = server.cfg, server.log
+        return {
+            "server": server.pid, "num_workers": server.num_workers, "title": server.proc_name,
+            "address": server.address, "listeners": [str(x) for x in server.LISTENERS],
+            "names": [x.getsockname() for x in server.LISTENERS], "workers": sorted(server.WORKERS),
+            "workers_pids": sorted(w.pid for w in server.WORKERS.values()),
+            "cfg": [cfg.timeout, cfg.workers, cfg.is_ssl, cfg.worker_class_str, cfg.env, cfg.proc_name, cfg.address,
+                    cfg.settings["timeout"].get(), cfg.my_own, cfg.uid, cfg.wsgi_app, cfg.preload_app],
+            "log": [isinstance(x, logging.Logger) for x in (log.error_log, log.access_log)],
+            "methods": [callable(getattr(log, x)) for x in
+                        ("critical", "error", "warning", "info", "debug", "exception", "log", "access")],
+        }
+
+    def when_ready(server):
+        note("when_ready", **facts_of(server))
+
+    def post_worker_init(worker):
+        note("post_worker_init", ppid=worker.ppid, app=worker.app.callable is worker.wsgi is worker.app.wsgi(),
+             callable=callable(worker.wsgi), tmp=worker.tmp.last_update() > 0, sockets=[str(x) for x in worker.sockets],
+             reloader=worker.reloader, string=str(worker))
+        worker.notify()
+
+    def worker_exit(server, worker):
+        note("worker_exit", **facts_of(server))
+
+    def child_exit(server, worker):
+        note("child_exit", worker=worker.pid, alive=worker.alive, left=sorted(server.WORKERS))
+
+    def pre_request(worker, req):
+        worker.log.debug("%s %s", req.method, req.path)
+        note("pre_request", version=req.version, fragment=req.fragment, peer=req.remote_addr[0], scheme=req.scheme,
+             close=req.should_close(), header=req.get_header("x-b"), body=req.body is not None)
+
+    def post_request(worker, req, environ, resp):
+        note("post_request", sent=resp.sent, length=resp.response_length, status=str(resp.status)[:3],
+             code=resp.status_code, head=resp.headers_sent, close=resp.should_close(), chunked=resp.chunked,
+             environ=[environ[n] for n in ("REQUEST_METHOD", "RAW_URI", "REMOTE_ADDR", "SERVER_PROTOCOL")])
+"""
+
+
+@pytest.mark.parametrize("app", [ASGI, WSGI], ids=["asgi", "wsgi"])
+def test_attributes_of_what_hooks_are_given(tmp_path, app):
+    write(tmp_path, EVERYTHING, app)
+    with Server("web:app", "--workers", "2", bind=None, cwd=tmp_path) as server:
+        workers, address = server.workers(), server.addresses[0]
+        get(server, "/a?b")
+        master, port = server.pid, server.port
+        server.stop()
+    cfg = [40, 2, False, "sync", {"SHOP": "7", "PLACE": "here=there"}, "shop", [["127.0.0.1", 0]], 40, {"shop": 7}]
+    (ready,) = notes(tmp_path, "when_ready")
+    assert (ready["server"], ready["num_workers"], ready["title"]) == (master, 2, "shop")
+    assert ready["cfg"] == [*cfg, os.geteuid(), "web:app", False] and ready["workers"] == []
+    assert all(ready["log"]) and all(ready["methods"])
+    booted = notes(tmp_path, "post_worker_init")
+    assert {note["pid"] for note in booted} == set(workers)
+    for note in booted:
+        assert note["ppid"] == master and note["app"] and note["callable"] and note["tmp"] and note["reloader"] is None
+        assert note["sockets"] == [address] and note["string"] == f"<Worker {note['pid']}>"
+    for note in notes(tmp_path, "worker_exit"):
+        assert note["listeners"] == [address] and note["names"] == [["127.0.0.1", port]]
+        assert note["pid"] in note["workers"] and note["workers"] == note["workers_pids"]
+    gone = notes(tmp_path, "child_exit")
+    assert [len(note["left"]) for note in gone] == [1, 0] and not any(note["alive"] for note in gone)
+    (before,) = notes(tmp_path, "pre_request")
+    assert (before["version"], before["fragment"], before["peer"], before["scheme"]) == (
+        [1, 1],
+        "",
+        "127.0.0.1",
+        "http",
+    )
+    assert before["close"] is True and before["header"] == "2" and before["body"] is (app is WSGI)
+    (after,) = notes(tmp_path, "post_request")
+    assert (after["sent"], after["status"], after["code"], after["head"]) == (5, "202", 202, True)
+    assert after["environ"] == ["GET", "/a?b", "127.0.0.1", "HTTP/1.1"]
+    assert (after["length"], after["chunked"]) == ((5, False) if app is WSGI else (None, True))
+
+
+# --- how many arguments each takes
+
+HOOK_ARITIES = {
+    "on_starting": [1],
+    "on_reload": [1],
+    "when_ready": [1],
+    "pre_fork": [2],
+    "post_fork": [2],
+    "post_worker_init": [1],
+    "worker_int": [1],
+    "worker_abort": [1],
+    "pre_exec": [1],
+    "pre_request": [2],
+    "post_request": [2, 3, 4],
+    "child_exit": [2],
+    "worker_exit": [2],
+    "nworkers_changed": [3],
+    "on_exit": [1],
+}
+
+
+def function_of(count: int):
+    names = ", ".join(f"a{i}" for i in range(count))
+    return eval(f"lambda {names}: None")
+
+
+@pytest.mark.parametrize("hook", HOOK_ARITIES)
+def test_arities(hook):
+    from licorne import hooks
+
+    allowed = HOOK_ARITIES[hook]
+    for count in range(6):
+        if count in allowed:
+            hooks.add(hook, function_of(count))
+            continue
+        with pytest.raises(TypeError, match=f"{hook} must take .*, not {count}"):
+            hooks.add(hook, function_of(count))
+    hooks.add(hook, lambda *args: None)
+    with pytest.raises(TypeError, match="must be a function"):
+        hooks.add(hook, 7)
+    hooks._hooks.pop(hook)
+
+
+def test_all_hooks_of_gunicorn_are_known():
+    from licorne import config_file, hooks
+
+    assert set(HOOK_ARITIES) == set(hooks.ARITIES) == config_file.HOOKS
+
+
+def test_the_hook_of_an_exchanged_executable(tmp_path):
+    conf = """
+        def pre_exec(server):
+            server.log.info("Forked child, re-executing.")
+            note("pre_exec", server=server.pid)
+    """
+    write(tmp_path, conf)
+    with Server("web:app", cwd=tmp_path) as server:
+        server.send_signal(signal.SIGUSR2)
+        wait_until(lambda: notes(tmp_path, "pre_exec"), "the hook")
+        assert notes(tmp_path, "pre_exec")[0]["server"] == server.pid
+        server.wait_log("Ready: ", count=2)
+        successor = int(
+            server.wait_log(r"Starting licorne [\d.]+ \(Python [\d.]+, master (\d+)\)", count=2)[1].group(1)
+        )
+        os.kill(successor, signal.SIGTERM)
+        wait_until(lambda: not os.path.exists(f"/proc/{successor}"), "its end")
+
+
 # --- mistakes
 
 

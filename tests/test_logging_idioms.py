@@ -435,7 +435,7 @@ def test_the_usual_logger_is_ours(tmp_path, name):
     ("conf", "said"),
     [
         (
-            "from gunicorn.glogging import Logger\n",
+            "import sys\nsys.modules['gunicorn'] = None  # as if\nfrom gunicorn.glogging import Logger\n",
             "gunicorn is not installed: licorne.logging.Logger is its logger class",
         ),
         ("logger_class = 'nowhere.Logger'\n", "logger_class: ModuleNotFoundError: No module named 'nowhere'"),
