@@ -1,0 +1,9 @@
+# While developing.
+import glob
+
+reload = True
+reload_engine = "inotify"
+reload_extra_files = glob.glob("templates/**/*.html", recursive=True) + ["settings.toml"]
+loglevel = "debug"
+workers = 1
+timeout = 0
