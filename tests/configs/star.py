@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-from star_base import *  # noqa: E402, F403
+from star_base import *  # noqa: F403
 
 timeout = 90
 loglevel = "warning"
