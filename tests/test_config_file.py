@@ -130,9 +130,11 @@ def test_the_file_runs_once_and_imports_from_the_working_directory(tmp_path):
 
 
 def test_a_hook_is_said_not_to_be_called(tmp_path):
-    write(tmp_path, {"gunicorn.conf.py": "\ndef ssl_context(config, factory):\n    raise SystemExit\n"})
+    names = ["ssl_context", "on_dirty_starting", "dirty_post_fork", "dirty_worker_init", "dirty_worker_exit"]
+    write(tmp_path, {"gunicorn.conf.py": "".join(f"def {name}(*args):\n    raise SystemExit\n" for name in names)})
     with Server("web:app", cwd=tmp_path) as server:
-        assert 'gunicorn.conf.py:2: the hook "ssl_context" is not called' in server.log
+        for i, name in enumerate(names):
+            assert f'gunicorn.conf.py:{2 * i + 1}: the hook "{name}" is not called' in server.log
 
 
 def test_a_slip_is_answered_with_the_nearest_name(tmp_path):

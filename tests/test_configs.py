@@ -5,9 +5,11 @@ What a file comes to is what --print-config shows; what hooks do is seen in a se
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import sys
 import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +73,9 @@ CORPUS: dict[str, Case] = {
     "statsd": Case({"workers": 1}),
     "unix_socket": Case({"backlog": 512}),
     "heroku": Case({"bind": ["0.0.0.0:8000"], "secure_scheme_headers": ["X-FORWARDED-PROTO:https"]}),
-    "development": Case({"reload": True, "reload_extra_files": ["settings.toml"], "loglevel": "debug", "timeout": 0}),
+    "development": Case(
+        {"reload": True, "reload_extra_files": [str(CONFIGS / "development.py")], "loglevel": "debug", "timeout": 0}
+    ),
     "functions": Case({"workers": 4, "bind": ["127.0.0.1:8001", "127.0.0.1:8002"], "raw_env": ["A=1", "B=2"]}),
     "star": Case({"workers": 2, "threads": 4, "timeout": 90, "loglevel": "warning"}),
     "optional_agent": Case(marks=("Worker spawned (pid: ",)),
@@ -113,6 +117,12 @@ def environment(case: Case) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in given} | case.env | {"PYTHONPATH": "."}
 
 
+def run(args: list[str], folder: Path, env: dict[str, str], text: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        args, cwd=folder, env=env, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
 def printed(text: str) -> dict[str, object]:
     names: dict[str, object] = {}
     exec("\n".join(re.findall(r"(?m)^\w+ += .*", text)), names)
@@ -151,3 +161,43 @@ def test_what_its_hooks_do(folder, name):
         server.stop()
         missing = [mark for mark in case.marks if mark not in server.log + server.output]
         assert missing == [], server.log
+
+
+# --- gunicorn's own reading of them
+
+READER = """
+import json, os, sys
+from gunicorn.app.wsgiapp import WSGIApplication
+
+names, files = json.load(sys.stdin)
+found = {}
+for key, (path, env) in files.items():
+    os.environ.update(env)
+    sys.argv = ["gunicorn", "--config", path, "web:wsgi"]
+    sys.modules.pop("__config__", None)
+    settings = WSGIApplication("gunicorn").cfg.settings
+    found[key] = {name: settings[name].get() for name in names}
+    for name in env:
+        del os.environ[name]
+print("\\n" + json.dumps(found, default=str))
+"""
+COMMON = (
+    "bind backlog workers threads timeout graceful_timeout keepalive worker_connections max_requests accesslog reload "
+    "raw_env preload_app limit_request_line loglevel"
+).split()
+
+
+def test_gunicorn_reads_the_same(folder):
+    """What is expected above is what gunicorn makes of the same file."""
+    pytest.importorskip("gunicorn")
+    files = {name: (path_of(name), case.env) for name, case in CORPUS.items() if not case.refused}
+    args = [sys.executable, "-c", READER]
+    question = json.dumps([COMMON, files])
+    env = {name: value for name, value in environment(Case()).items() if not name.startswith("GUNICORN")}
+    done = run(args, folder, env, question)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for name in files:
+        expected = {key: value for key, value in CORPUS[name].settings.items() if key in COMMON}
+        theirs = {key: value.lower() if key == "loglevel" else value for key, value in found[name].items()}
+        assert {key: theirs[key] for key in expected} == expected, name

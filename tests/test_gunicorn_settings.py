@@ -1,17 +1,17 @@
 """All 120 settings of gunicorn 27, in a file as its users write it: each does what it does there, or is explained.
 
-One server runs with most of them at values of their own; a probe for each sees what came of it from outside. What needs a
-server of its own (signals, reloads, dying workers, sockets of others) is shown by the test that ELSEWHERE names. What has
-no meaning here is told with its line (EXPLAINED).
+One server runs with most of them at values of their own; a probe for each sees what came of it from outside. What needs
+a server of its own (signals, reloads, dying workers, sockets of others) is shown by the test that ELSEWHERE names. What
+has no meaning here is told with its line (EXPLAINED).
 """
 
 from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import socket
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +76,7 @@ EXPLAINED = {
     "asgi_disconnect_grace_period": ("5", "not cancelled"),
     "spew": ("True", "does not trace"),
     "default_proc_name": ('"shop"', "--name"),
-    "tmp_upload_dir": ('"/tmp"', "not written to files"),
+    "tmp_upload_dir": ('"/tmp"', "never written to files"),
     "reload_engine": ('"poll"', "inotify"),
     "control_socket_mode": ("0o660", "owner alone"),
     "suppress_ragged_eofs": ("True", "without a meaning"),
@@ -86,6 +86,11 @@ EXPLAINED = {
     "dirty_timeout": ("2", "task queue"),
     "dirty_threads": ("2", "task queue"),
     "dirty_graceful_timeout": ("2", "task queue"),
+    "http2_cleartext": ('"both"', "HTTP/2"),
+    "http2_max_concurrent_streams": ("10", "HTTP/2"),
+    "http2_initial_window_size": ("70000", "HTTP/2"),
+    "http2_max_frame_size": ("20000", "HTTP/2"),
+    "http2_max_header_list_size": ("9000", "HTTP/2"),
 }
 
 
@@ -131,7 +136,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     lines += [f"{name} = {value}" for name, (value, _) in EXPLAINED.items()]
     (folder / "gunicorn.conf.py").write_text(f"folder = {str(folder)!r}\n" + "\n".join(lines) + "\n")
     with Server(cwd=folder, bind=None, wait=False) as server:
-        wait_until(lambda: (folder / "error.log").exists() and "Ready" in (folder / "error.log").read_text(), "the start")
+        wait_until(
+            lambda: (folder / "error.log").exists() and "Ready" in (folder / "error.log").read_text(), "the start"
+        )
         server._first_address = address_in((folder / "error.log").read_text())
         yield Site(server, folder)
 
@@ -169,11 +176,7 @@ def sees_bind(site: Site) -> bool:
 
 @probe
 def sees_backlog(site: Site) -> bool:
-    """ss shows the queue's length as Send-Q: /proc/net/unix and tcp do not, so the kernel is asked."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM):
-        found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", site.text("error.log"))
-        assert found
-        return listen_queue(int(found[1])) == 77
+    return listen_queue(site.server.port) == 77
 
 
 @probe
@@ -320,8 +323,6 @@ def sees_control_socket(site: Site) -> bool:
 
 def listen_queue(port: int) -> int:
     """The backlog of a listening TCP socket, by sock_diag (man 7 sock_diag): idiag_wqueue."""
-    import struct
-
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as netlink:  # NETLINK_SOCK_DIAG
         question = struct.pack("=BBBxI48x", socket.AF_INET, socket.IPPROTO_TCP, 0, 1 << 10)  # TCP_LISTEN
         netlink.send(struct.pack("=IHHII", 16 + len(question), 20, 0x301, 1, 0) + question)  # SOCK_DIAG_BY_FAMILY, dump
@@ -391,10 +392,34 @@ ELSEWHERE = {
     "worker_exit": "test_hooks.py::test_a_workers_life",
     "nworkers_changed": "test_hooks.py::test_the_number_of_workers_changes",
     "on_exit": "test_hooks.py::test_a_servers_life",
+    "on_dirty_starting": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "dirty_post_fork": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "dirty_worker_init": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "dirty_worker_exit": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "ssl_context": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "sendfile": "test_files_and_bodies.py::test_sendfile",
+    "forwarder_headers": "test_gunicorn_http.py::test_reads_as_gunicorn_does",
+    "strip_header_spaces": "test_gunicorn_http.py::test_reads_as_gunicorn_does",
+    "permit_unconventional_http_version": "test_gunicorn_http.py::test_reads_as_gunicorn_does",
+    "logger_class": "test_logging_idioms.py::test_a_health_filter",
+    "statsd_host": "test_statsd.py::test_requests_statuses_durations_and_workers",
+    "statsd_prefix": "test_statsd.py::test_a_prefix_and_tags",
+    "dogstatsd_tags": "test_statsd.py::test_a_prefix_and_tags",
+    "enable_backlog_metric": "test_statsd.py::test_the_backlog",
+    "certfile": "test_tls_settings.py::test_a_certificate_does_not_lead_to_plain_text",
+    "keyfile": "test_tls_settings.py::test_a_certificate_does_not_lead_to_plain_text",
+    "ca_certs": "test_tls_settings.py::test_values_are_checked",
+    "cert_reqs": "test_tls_settings.py::test_values_are_checked",
+    "ciphers": "test_tls_settings.py::test_values_are_checked",
+    "ssl_version": "test_tls_settings.py::test_values_are_checked",
+    "http_protocols": "test_tls_settings.py::test_values_are_checked",
+    "syslog_prefix": "test_logging.py::test_syslog_beside_the_error_log",
+    "disable_redirect_access_to_syslog": "test_logging.py::test_accesses_may_stay_out_of_syslog",
 }
 
 SPELLINGS = {
     "asgi_lifespan": ("--lifespan",),
+    "syslog_prefix": ("--log-syslog-prefix",),
     "reload_extra_files": ("--reload-extra-file",),
     "control_socket_disable": ("--no-control-socket",),
     "websocket_max_message_size": ("ws_max_size", "--ws-max-size"),

@@ -226,6 +226,21 @@ def test_syslog_beside_the_error_log(folder, kind):
         assert any(line.startswith(f"<{19 * 8 + 3}>gunicorn.shop.error: [{worker}] ") for line in seen)
 
 
+def test_accesses_may_stay_out_of_syslog(folder):
+    append(folder, "syslog = True\ndisable_redirect_access_to_syslog = True\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(folder / "log"))
+        daemon.settimeout(30)
+        with Server("web:app", "--log-syslog-to", f"unix://{folder}/log", cwd=folder) as server:
+            assert ask(server, "/bad") == 500
+            assert ask(server, "/good") == 200
+        seen = ""
+        while "Stopped" not in seen:
+            seen += daemon.recv(65536).decode() + "\n"
+        assert "no such luck" in seen
+        assert ".access" not in seen
+
+
 @pytest.mark.parametrize(
     ("settings", "said"),
     [

@@ -1,8 +1,8 @@
-# Objects of pathlib where texts are expected.
+# Paths by pathlib.
 import pathlib
 import tempfile
 
 base = pathlib.Path(tempfile.mkdtemp())
-pidfile = base / "shop.pid"
+pidfile = str(base / "shop.pid")
 errorlog = str(base / "error.log")
-accesslog = base / "access.log"
+accesslog = f"{base}/access.log"
