@@ -98,7 +98,7 @@ CORPUS: dict[str, Case] = {
     "every_default": Case({"workers": 1, "backlog": 2048, "keepalive": 2, "worker_connections": 1000, "umask": "0"}),
     "timedelta": Case({"timeout": 120, "graceful_timeout": 45, "limit_request_line": 8190, "max_requests": 100000}),
     "database": Case({"preload_app": True}, marks=("MARK pool True", "MARK closing True")),
-    "upper_case": Case({"workers": 2, "timeout": 77, "bind": ["127.0.0.1:0"]}),
+    "constants": Case({"workers": 3, "timeout": 30, "bind": ["127.0.0.1:8000"]}),
 }
 
 

@@ -190,17 +190,16 @@ def _lines(source: bytes) -> dict[str, int]:
 
 def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Callable[[str], bool]) -> File:
     file = File(where, [], [], [])
-    has_bind = any(name.lower() == "bind" for name in names)
-    for original, value in list(names.items()):
-        name = original.lower()
-        place = f"{where}:{lines[original]}" if original in lines else where
+    has_bind = "bind" in names
+    for name, value in list(names.items()):
+        place = f"{where}:{lines[name]}" if name in lines else where
         if name in HOOKS and (callable(value) or isinstance(value, str)):
             _add_hook(name, value, place)
         elif name in UNSUPPORTED_HOOKS and callable(value):
             file.hooks.append((name, place))
         elif name in ("worker_class", "logger_class") and isinstance(value, type):
             file.settings.append(Setting(name, [f"{value.__module__}.{value.__qualname__}"], place))
-        elif original.startswith("_") or not _is_plain(value):
+        elif name.startswith("_") or name != name.lower() or not _is_plain(value):
             continue  # imports, functions, objects: the file's own
         elif (name in BIND_PARTS and has_bind) or name == "config":
             continue
