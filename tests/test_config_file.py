@@ -146,8 +146,8 @@ def test_a_slip_is_answered_with_the_nearest_name(tmp_path):
 
 def test_what_only_other_servers_have_is_said_to_have_no_effect(tmp_path):
     text = """
-        logger_class = "shop.Logger"
-        paste = "web"
+        http2_cleartext = "both"
+        metrics = True
         reload = False
         certfile = None
     """
@@ -155,8 +155,8 @@ def test_what_only_other_servers_have_is_said_to_have_no_effect(tmp_path):
     with Server("web:app", cwd=tmp_path) as server:
         said = [line for line in server.log.splitlines() if "[WARNING]" in line]
         assert len(said) == 2
-        assert 'gunicorn.conf.py:2: "logger_class" has no effect: ' in said[0]
-        assert 'gunicorn.conf.py:3: "paste" has no effect: ' in said[1]
+        assert 'gunicorn.conf.py:2: "http2_cleartext" has no effect: ' in said[0]
+        assert 'gunicorn.conf.py:3: "metrics" has no effect: ' in said[1]
 
 
 # --- mistakes
