@@ -85,6 +85,14 @@ def stats(server: Server) -> dict[str, Any]:
     return wait_until(settled)
 
 
+@pytest.mark.sanitized
+def test_every_way_to_end() -> None:
+    with Server("websocket_cases:app", "--chdir", str(APPS)) as server:
+        for number in range(4 * len(ANSWERS + FAILURES)):
+            one(server, number, ANSWERS + FAILURES)
+        assert stats(server)["tasks"] <= 3
+
+
 @pytest.mark.parametrize(
     ("takeover", "answers", "blocks"),
     [
@@ -164,8 +172,8 @@ def cpu_seconds(pid: int) -> float:
 @pytest.mark.soak
 def test_ten_thousand_at_once() -> None:
     """Opened at once, dropped at once: nobody else waits for long, and the memory comes back. What a request waits for
-    is counted as the worker's CPU time meanwhile, so that a busy machine does not count; CPython's collector does, and
-    it looks at all that ten thousand applications hold."""
+    is counted as the worker's CPU time meanwhile, so that a busy machine counts little; CPython's collector does count,
+    which looks at all that ten thousand applications hold, 20 ms for each time."""
     args = ["--worker-connections", str(2 * COUNT), "--backlog", str(COUNT)]
     with Server("websocket_cases:app", "--chdir", str(APPS), *args) as server:
         (worker,) = server.workers()
@@ -184,5 +192,5 @@ def test_ten_thousand_at_once() -> None:
         wait_until(lambda: stats(server)["rss"] < before["rss"] + (8 << 20), "the memory")
     waits.sort()
     assert len(waits) > 100
-    assert waits[len(waits) * 95 // 100] < 0.05, waits[-20:]
-    assert waits[-1] < 0.5, waits[-20:]  # whoever asks right behind all of them
+    assert waits[len(waits) * 95 // 100] < 0.02, waits[-20:]
+    assert waits[-1] < 0.05, waits[-20:]
