@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.raw_websocket import WebSocket, frame
 from support.server import Server
 from support.strace import Strace
 
@@ -85,3 +86,15 @@ def test_sixteen_pipelined_requests_are_answered_in_one_write(args, tmp_path):
         _, lines = count_calls(server, tmp_path, exchange)
     writes = [line for line in lines if re.match(r"(write|writev|sendto|sendmsg)\(", line) and "HTTP/1.1" in line]
     assert len(writes) == 1, writes
+
+
+def test_websocket_messages_of_one_read_are_answered_in_one_write(tmp_path):
+    with Server("websocket_cases:app", cwd=APPS) as server, server.connect() as client:
+        (worker,) = server.workers()
+        websocket = WebSocket(client).open()
+        strace = Strace(worker, tmp_path / "strace", f"{CALLS},{TIMERS}")
+        websocket.send(b"".join(frame(0x81, b"message %d" % number) for number in range(16)))
+        assert [websocket.read()[1] for _ in range(16)] == [b"message %d" % number for number in range(16)]
+        lines = strace.stop()
+    assert [line.split("(")[0] for line in lines if "message" in line or "\\201" in line] == ["read", "write"], lines
+    assert not [line for line in lines if line.startswith(("epoll_ctl", "timer"))], lines

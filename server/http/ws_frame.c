@@ -60,6 +60,7 @@ bool ws_utf8_add(struct ws_utf8 *u, const char *p, size_t n)
 
 /* --- reading ---------------------------------------------------------------------------------------------------- */
 
+/* Compilers make vector instructions of it; by hand they would save 20 ns of a KiB, and nothing where memory is the limit. */
 void ws_unmask(char *data, size_t len, const uint8_t mask[4], size_t at)
 {
     uint8_t turned[8];
