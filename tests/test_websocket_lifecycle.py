@@ -1,5 +1,5 @@
-"""A thousand WebSockets while their workers are replaced, recycled and killed: each is told what can be told, those of other workers
-feel nothing, and all can come back at once."""
+"""A thousand WebSockets while their workers are replaced, recycled and killed: each is told what can be told, those of
+other workers feel nothing, and all can come back at once."""
 
 from __future__ import annotations
 
