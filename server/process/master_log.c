@@ -56,11 +56,11 @@ static const struct mold_handle *logging_mold(void)
 /* The next one that is held, from `offset` on; false: there is none. */
 static bool next_held(size_t *offset, struct held *held, const char **text)
 {
-    struct str all = buf_str(&state.held);
-    if (*offset >= all.len)
+    if (*offset + sizeof(*held) > buf_len(&state.held))
         return false;
-    memcpy(held, all.p + *offset, sizeof(*held));
-    *text = all.p + *offset + sizeof(*held);
+    const char *at = state.held.data + state.held.start + *offset;
+    memcpy(held, at, sizeof(*held));
+    *text = at + sizeof(*held);
     *offset += sizeof(*held) + held->len;
     return true;
 }
