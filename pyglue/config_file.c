@@ -115,6 +115,17 @@ static void mention_hook(PyObject *entry, bool strict, struct buf *errors)
     PyErr_Clear();
 }
 
+/* A value that --print-config cannot show, as a comment in what it prints. */
+static void print_function(PyObject *entry, bool strict, struct buf *errors)
+{
+    PyObject *name, *place; // borrowed
+    (void)strict, (void)errors;
+    if (PyArg_ParseTuple(entry, "UU", &name, &place))
+        printf("# %s: a function, in %s\n", utf8_or(name, ""), utf8_or(place, ""));
+    PyErr_Clear();
+    fflush(stdout);
+}
+
 static void each(PyObject *file, const char *attribute, void (*visit)(PyObject *, bool, struct buf *), bool strict,
                  struct buf *errors)
 {
@@ -160,6 +171,8 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
     bool strict = strcmp(settings_origin(given, "strict_config"), "default") ? given->strict_config : settings->strict_config;
     each(file, "unknown", mention_unknown, strict, &errors);
     each(file, "hooks", mention_hook, strict, &errors);
+    if (given->print_config)
+        each(file, "functions", print_function, strict, &errors);
     bool ok = report(&errors, utf8_or(where, ""), message);
     PyErr_Clear();
     Py_XDECREF(where);

@@ -54,6 +54,7 @@ class File(NamedTuple):
     settings: list[Setting]
     unknown: list[tuple[str, str]]  # names that are no settings but look like values, with their places
     hooks: list[tuple[str, str]]  # those that are not called
+    functions: list[tuple[str, str]]  # those that are
 
 
 def find(config: str | None) -> str | None:
@@ -111,7 +112,7 @@ def _read_ini(uri: str, raw_global_conf: list[str], chdir: str | None) -> _paste
 
 def _with_ini(ini: _paste.Ini, file: File | None) -> File:
     """What the file says is stronger."""
-    file = file or File(ini.where, [], [], [])
+    file = file or File(ini.where, [], [], [], [])
     said = {setting.name for setting in file.settings}
     if said & {"bind", *BIND_PARTS}:
         said |= {"bind", *BIND_PARTS}
@@ -189,12 +190,13 @@ def _lines(source: bytes) -> dict[str, int]:
 
 
 def _sort(where: str, names: dict[str, Any], lines: dict[str, int], known: Callable[[str], bool]) -> File:
-    file = File(where, [], [], [])
+    file = File(where, [], [], [], [])
     has_bind = "bind" in names
     for name, value in list(names.items()):
         place = f"{where}:{lines[name]}" if name in lines else where
         if name in HOOKS and (callable(value) or isinstance(value, str)):
             _add_hook(name, value, place)
+            file.functions.append((name, place))
         elif name in UNSUPPORTED_HOOKS and callable(value):
             file.hooks.append((name, place))
         elif name in ("worker_class", "logger_class") and isinstance(value, type):
@@ -229,7 +231,7 @@ def _is_plain(value: object) -> bool:
 
 
 def _texts(name: str, value: Any) -> list[str | None]:
-    if name == "logconfig_dict":
+    if name == "logconfig_dict" and isinstance(value, dict):
         return [json.dumps(value, default=repr, skipkeys=True) if value else None]
     if name == "headers" and isinstance(value, (list, tuple)):  # also pairs, as uvicorn takes them
         return [":".join(map(_plain, item)) if isinstance(item, (list, tuple)) else _text(item) for item in value]
