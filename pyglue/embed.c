@@ -379,7 +379,7 @@ static PyObject *py_setting_group(PyObject *module, PyObject *name)
 static PyObject *py_load_application(PyObject *module, PyObject *args)
 {
     (void)module;
-    struct load_spec spec;
+    struct load_spec spec = { 0 };
     struct application application = { 0 };
     struct buf message = { 0 };
     int factory;
