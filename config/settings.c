@@ -528,6 +528,7 @@ bool settings_validate(struct settings *settings, struct buf *errors)
     bool good = fold_into_bind(settings, errors) && check_addresses(settings, errors);
     good &= check_trusted(settings, "forwarded_allow_ips", &settings->forwarded_allow_ips, errors);
     good &= check_trusted(settings, "proxy_allow_ips", &settings->proxy_allow_ips, errors);
+    good &= check_trusted(settings, "uwsgi_allow_ips", &settings->uwsgi_allow_ips, errors);
     good &= check_umask(settings, errors);
     good &= check_headers(settings, errors);
     good &= check_statsd(settings, errors);

@@ -59,7 +59,6 @@ static void apply_setting(struct settings *settings, PyObject *setting, struct b
 
 /* gunicorn's settings whose option has another name. */
 static const char *const renamed[][2] = {
-    { "uwsgi_allow_ips", "--uwsgi-allow-from" },
     { "raw_paste_global_conf", "--paste-global" },
     { "dirty_apps", "--dirty-app" },
 };

@@ -25,7 +25,7 @@ static const struct settings *settings_of(const struct conn *c)
 
 static bool is_between(const struct conn *c)
 {
-    return c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL) ||
+    return c->state == CONN_IDLE || ((c->state == CONN_HEAD || c->state == CONN_UWSGI) && c->request == NULL) ||
            (c->state == CONN_PROXY && conn_proxy_rests(c));
 }
 
@@ -145,8 +145,6 @@ void conn_begin_request(struct conn *c)
     http1_begin(&c->http1, c->request);
 }
 
-static void dispatch(struct conn *c);
-
 static size_t take_head(struct conn *c, char *data, size_t len)
 {
     size_t used;
@@ -165,12 +163,7 @@ static size_t take_head(struct conn *c, char *data, size_t len)
     case HTTP1_DONE:
         break;
     }
-    c->turn_requests--;
-    conn_log_request(c);
-    if (c->request->body_end)
-        dispatch(c);
-    else
-        conn_enter(c, CONN_BODY);
+    conn_head_done(c);
     return used;
 }
 
@@ -298,6 +291,16 @@ static void dispatch(struct conn *c)
     request_unref(r);
 }
 
+void conn_head_done(struct conn *c)
+{
+    c->turn_requests--;
+    conn_log_request(c);
+    if (c->request->body_end)
+        dispatch(c);
+    else
+        conn_enter(c, CONN_BODY);
+}
+
 static void body_eof(struct conn *c)
 {
     conn_refuse(c, 400, CLOSE_CLIENT_LEFT);
@@ -371,6 +374,7 @@ struct state_row {
 
 static const struct state_row states[] = {
     [CONN_PROXY] = { "proxy", conn_proxy_take, head_eof, conn_proxy_timeout, LIMIT(header_timeout) },
+    [CONN_UWSGI] = { "uwsgi", conn_uwsgi_take, head_eof, head_timeout, LIMIT(header_timeout) },
     [CONN_HEAD] = { "head", take_head, head_eof, head_timeout, LIMIT(header_timeout) },
     [CONN_IDLE] = { "idle", take_head, idle_eof, idle_timeout, LIMIT(keepalive) },
     [CONN_BODY] = { "body", take_body, body_eof, body_timeout, LIMIT(body_timeout) },
@@ -417,6 +421,7 @@ void conn_enter(struct conn *c, enum conn_state state)
 static bool may_take(const struct conn *c)
 {
     switch (c->state) {
+    case CONN_UWSGI:
     case CONN_HEAD:
     case CONN_IDLE:
         return c->turn_requests > 0 && (c->request || !conn_will_move(c));
@@ -435,7 +440,7 @@ static bool may_take(const struct conn *c)
 
 void conn_await_head(struct conn *c)
 {
-    conn_enter(c, CONN_HEAD);
+    conn_enter(c, c->speaks_uwsgi ? CONN_UWSGI : CONN_HEAD);
 }
 
 size_t conn_take(struct conn *c, char *data, size_t len)
@@ -628,7 +633,7 @@ struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, c
 
 bool conn_yield(struct conn *c)
 {
-    bool rests = c->state == CONN_IDLE || (c->state == CONN_HEAD && c->request == NULL);
+    bool rests = is_between(c) && c->state != CONN_PROXY;
     if (!rests || loop_now_ms(c->server->loop) < c->since_ms + SILENT_MS)
         return false;
     coarse_timer_arm(c->server->loop, &c->timer, 0);
@@ -672,10 +677,13 @@ void conn_stay(struct conn *c)
 void conn_unpack(struct conn *c, const struct parcel *parcel)
 {
     uint64_t now = loop_now_ms(c->server->loop), idle_ms = now > parcel->since_ms ? now - parcel->since_ms : 0;
+    c->speaks_uwsgi = parcel->speaks_uwsgi;
     if (parcel->awaits_proxy)
         conn_expect_proxy(c);
     else if (!parcel->fresh)
         conn_enter(c, CONN_IDLE);
+    else if (c->speaks_uwsgi)
+        conn_await_head(c);
     if (parcel->proxied.sin6_family != AF_UNSPEC)
         conn_proxied(c, &parcel->proxied);
     c->since_ms = now - idle_ms;

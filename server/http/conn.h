@@ -7,7 +7,7 @@
  *                    │                  │                       │                     ├──> DISCARD ──body read──> IDLE
  *                    └──── refused ─────┴───────────────────────┴── close said ───────┴──> FLUSH ──sent──> LINGER ──> CLOSED
  *
- * With proxy_protocol, PROXY comes first. The body is a machine of its own (request->body, body_end), and so is the response (response.c). */
+ * With proxy_protocol, PROXY comes first; UWSGI stands for HEAD in that protocol (uwsgi.h). The body is a machine of its own (request->body, body_end), and so is the response (response.c). */
 #pragma once
 
 #include <netinet/in.h>
@@ -72,6 +72,8 @@ struct conn {
 struct conn *conn_new(struct http_server *server, struct conn *memory, int fd, const struct sockaddr *peer,
                       socklen_t peer_len, const struct endpoint *local);
 
+/* Nothing has come yet: a head comes, in the protocol that it speaks. */
+void conn_await_head(struct conn *conn);
 /* Nothing has come yet: the peer may say first, by the PROXY protocol, whose connection it is. */
 void conn_expect_proxy(struct conn *conn);
 

@@ -1,5 +1,5 @@
 /* conn_states: what the files share in which the states of a connection are written: conn.c (the table, and the states of a
- * message), conn_proxy.c, conn_leave.c, conn_wait.c. Nobody else's. */
+ * message), conn_proxy.c, conn_uwsgi.c, conn_leave.c, conn_wait.c. Nobody else's. */
 #pragma once
 
 #include "server/http/conn.h"
@@ -10,9 +10,9 @@
 
 /* The only writer of c->state. */
 void conn_enter(struct conn *c, enum conn_state state);
-/* A head is awaited: in the state that is the first of a message. */
-void conn_await_head(struct conn *c);
 void conn_begin_request(struct conn *c);
+/* The request's head is complete: it goes to the application, with what it wants to have of the body. */
+void conn_head_done(struct conn *c);
 /* Bytes, to whatever state it is in. */
 size_t conn_take(struct conn *c, char *data, size_t len);
 /* Answers in the server's own name, if there is still an answer to give, and leaves. */
@@ -33,6 +33,10 @@ void conn_proxy_over(struct conn *c);
 void conn_proxied(struct conn *c, const struct sockaddr_in6 *target);
 /* No byte of a header has come. */
 bool conn_proxy_rests(const struct conn *c);
+
+/* --- conn_uwsgi.c ---------------------------------------------------------------------------------------------------- */
+
+size_t conn_uwsgi_take(struct conn *c, char *data, size_t len);
 
 /* --- conn_leave.c ---------------------------------------------------------------------------------------------------- */
 

@@ -56,6 +56,25 @@ static struct head_refusal split_absolute(struct request *r)
     return ACCEPTED;
 }
 
+/* As far as gunicorn goes: no registered method is refused, and what is odd enough to be an attack is. */
+static bool is_conventional(struct str method)
+{
+    return method.len >= 3 && method.len <= 20 && str_is(method, CHAR_METHOD);
+}
+
+struct head_refusal head_judge_method(struct request *r, const struct settings *settings)
+{
+    struct str method = r->method;
+    if (settings->casefold_http_method)
+        for (size_t i = 0; i < method.len; i++)
+            if (method.p[i] >= 'a' && method.p[i] <= 'z')
+                ((char *)method.p)[i] -= 0x20;
+    if (!settings->permit_unconventional_http_method && !is_conventional(method))
+        return REFUSED(400, "unconventional method (permit_unconventional_http_method)");
+    r->is_head = str_eq(method, STR("HEAD"));
+    return ACCEPTED;
+}
+
 struct head_refusal head_judge_line(struct request *r, int version_major, const struct settings *settings)
 {
     if (version_major != 1 && !settings->permit_unconventional_http_version)
@@ -181,6 +200,8 @@ static struct head_refusal judge_mount(struct request *r, const struct head_fiel
         return REFUSED(400, "more than one SCRIPT_NAME");
     if (f->script_names > 0)
         return mount_apply(r, f->script_name);
+    if (r->front && r->front->script_name.p)
+        return ACCEPTED;
     if (r->conn && r->conn->server->script_name.len > 0)
         return mount_apply(r, r->conn->server->script_name);
     return ACCEPTED;

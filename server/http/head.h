@@ -12,6 +12,9 @@ struct head_refusal {
     const char *reason;
 };
 
+/* The method is a token: settings say whether any will do. */
+struct head_refusal head_judge_method(struct request *request, const struct settings *settings);
+
 /* The request line is known (method, target, version): judges what needs no field, and splits the target. */
 struct head_refusal head_judge_line(struct request *request, int version_major, const struct settings *settings);
 

@@ -340,25 +340,6 @@ static enum http1_result judged(struct http1 *h, struct head_refusal refusal)
     return refusal.status ? refuse(h, refusal.status, refusal.reason) : HTTP1_DONE;
 }
 
-/* As far as gunicorn goes: no registered method is refused, and what is odd enough to be an attack is. */
-static bool is_conventional(struct str method)
-{
-    return method.len >= 3 && method.len <= 20 && str_is(method, CHAR_METHOD);
-}
-
-static enum http1_result check_method(struct http1 *h)
-{
-    struct str method = h->request->method;
-    if (h->settings->casefold_http_method)
-        for (size_t i = 0; i < method.len; i++)
-            if (method.p[i] >= 'a' && method.p[i] <= 'z')
-                ((char *)method.p)[i] -= 0x20;
-    if (!h->settings->permit_unconventional_http_method && !is_conventional(method))
-        return refuse(h, 400, "unconventional method (permit_unconventional_http_method)");
-    h->request->is_head = str_eq(method, STR("HEAD"));
-    return HTTP1_DONE;
-}
-
 /* What was read of the framing beside head.c. */
 static struct framing framing_of(struct http1 *h)
 {
@@ -397,7 +378,7 @@ static enum http1_result finish_head(struct http1 *h, const char *data, size_t n
         to_pointer(&r->fields[i].name, base);
         to_pointer(&r->fields[i].value, base);
     }
-    enum http1_result result = check_method(h);
+    enum http1_result result = judged(h, head_judge_method(r, h->settings));
     if (result == HTTP1_DONE)
         result = judged(h, head_judge_line(r, h->version[0] - '0', h->settings));
     if (result == HTTP1_DONE)
@@ -412,6 +393,12 @@ static enum http1_result keep_head(struct http1 *h, const char *data, size_t n)
     buf_append(&h->request->core.head, data, n);
     h->request->core.head_len += n;
     return HTTP1_MORE;
+}
+
+void http1_expect_length(struct http1 *h, uint64_t length)
+{
+    h->body_left = length;
+    h->phase = PHASE_LENGTH;
 }
 
 void http1_abandon(struct http1 *h)

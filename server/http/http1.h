@@ -63,6 +63,9 @@ void http1_begin(struct http1 *http1, struct request *request);
  * request. Letters of field names in `data` are turned into lower case. */
 enum http1_result http1_head(struct http1 *http1, char *data, size_t len, size_t *used);
 
+/* The head came otherwise (uwsgi.h); so many bytes of body follow. */
+void http1_expect_length(struct http1 *http1, uint64_t length);
+
 /* The rest of the head will not come: what the request says of it becomes fit to be logged and answered. */
 void http1_abandon(struct http1 *http1);
 

@@ -182,6 +182,7 @@ struct http_server *http_server_new(struct loop *loop, const struct settings *se
     prepare_fields(s);
     char *bad = NULL;
     address_set_init(&s->proxies, &settings->proxy_allow_ips, &bad); /* was validated */
+    address_set_init(&s->fronts, &settings->uwsgi_allow_ips, &bad);
     free(bad);
     list_init(&s->conns);
     list_init(&s->dead);
@@ -230,8 +231,11 @@ void http_server_accept(struct http_server *s, int fd, const struct sockaddr *pe
     struct conn *c = http_server_add(s, fd, peer, peer_len, local);
     tally_add(&s->tally->conns_accepted, 1);
     conn_log_accepted(c);
+    c->speaks_uwsgi = s->settings->protocol == PROTOCOL_UWSGI;
     if (s->settings->proxy_protocol)
         conn_expect_proxy(c);
+    else if (c->speaks_uwsgi)
+        conn_await_head(c);
     if (s->draining)
         conn_drain(c);
     io_rest(&c->io);
@@ -352,6 +356,7 @@ void http_server_free(struct http_server *s)
     request_metrics_free(s->metrics);
     forwarded_free(s->forwarded);
     address_set_done(&s->proxies);
+    address_set_done(&s->fronts);
     buf_done(&s->own_fields);
     deadlines_done(&s->deadlines);
     request_pool_close(s->requests);

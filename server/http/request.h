@@ -119,6 +119,7 @@ struct request {
         bool app_closes;           /* the application said `Connection: close` */
         bool response_chunked;
         bool response_no_body;     /* HEAD, 204, 304 */
+        bool front_frames;         /* the front end frames the response for its client: it gets it unframed, never in chunks */
         bool writable_owed;        /* REQUEST_FULL was said */
         bool has_date, has_server; /* the application gave its own */
         int64_t response_length;   /* declared Content-Length; -1: none */

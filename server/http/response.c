@@ -194,7 +194,7 @@ static void decide_framing(struct request *r, size_t len, bool more)
         core->response_length = core->response_length < 0 && !more && len > 0 ? (int64_t)len : core->response_length;
     else if (core->response_length < 0 && !more)
         core->response_length = (int64_t)len;
-    else if (core->response_length < 0 && r->version_minor >= 1)
+    else if (core->response_length < 0 && r->version_minor >= 1 && !core->front_frames)
         core->response_chunked = true;
     else if (core->response_length < 0)
         core->keep_alive = false; /* delimited by the end of the connection */

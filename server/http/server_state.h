@@ -27,6 +27,7 @@ struct http_server {
     struct deadlines deadlines;
     struct forwarded *forwarded;   /* NULL: what proxies say is not looked at */
     struct str script_name;        /* the environment's; the caller's memory */
+    struct address_set fronts;     /* who may speak uwsgi */
     struct address_set proxies;    /* who may say by the PROXY protocol whose connection it is */
     struct list conns;             /* open */
     struct list dead;              /* closed in this turn: freed at its end */
