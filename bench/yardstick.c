@@ -144,16 +144,21 @@ static void read_options(int argc, char **argv)
                 "usage: yardstick PORT REQUEST_BYTES RESPONSE_FILE [close] [sendfile] [pieces N] [workers N]\n");
         exit(2);
     }
+    unsigned long long pieces = 0;
     request_bytes = strtoull(argv[2], NULL, 10);
     read_response(argv[3]);
+    if (request_bytes == 0)
+        die(argv[2]);
     for (int i = 4; i < argc; i++) {
         closes |= strcmp(argv[i], "close") == 0;
         by_sendfile |= strcmp(argv[i], "sendfile") == 0;
         if (strcmp(argv[i], "pieces") == 0 && i + 1 < argc)
-            piece_bytes = response_bytes / (size_t)atoi(argv[i + 1]) + 1;
+            pieces = strtoull(argv[i + 1], NULL, 10);
         if (strcmp(argv[i], "workers") == 0 && i + 1 < argc)
             workers = atoi(argv[i + 1]);
     }
+    if (pieces > 0)
+        piece_bytes = response_bytes / pieces + 1;
 }
 
 int main(int argc, char **argv)

@@ -460,10 +460,14 @@ static char *read_file(const char *name, size_t *size)
 static void repeat_request(void)
 {
     size_t one = plan.request_bytes;
-    plan.request_bytes *= (size_t)plan.pipeline;
-    plan.request = realloc(plan.request, plan.request_bytes);
-    for (int i = 1; i < plan.pipeline; i++)
-        memcpy(plan.request + (size_t)i * one, plan.request, one);
+    char *all = malloc(one * (size_t)plan.pipeline);
+    if (!all)
+        fail("malloc");
+    for (int i = 0; i < plan.pipeline; i++)
+        memcpy(all + (size_t)i * one, plan.request, one);
+    free(plan.request);
+    plan.request = all;
+    plan.request_bytes = one * (size_t)plan.pipeline;
 }
 
 static const struct option options[] = {
