@@ -431,11 +431,22 @@ def test_the_usual_logger_is_ours(tmp_path, name):
         assert '"GET /a HTTP/1.1" 200' in server.output and "Ready: " in server.log
 
 
+# As if it were not installed.
+NOWHERE = """
+import sys
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name == "gunicorn":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Nowhere())
+"""
+
+
 @pytest.mark.parametrize(
     ("conf", "said"),
     [
         (
-            "import sys\nsys.modules['gunicorn'] = None  # as if\nfrom gunicorn.glogging import Logger\n",
+            NOWHERE + "from gunicorn.glogging import Logger\n",
             "gunicorn is not installed: licorne.logging.Logger is its logger class",
         ),
         ("logger_class = 'nowhere.Logger'\n", "logger_class: ModuleNotFoundError: No module named 'nowhere'"),

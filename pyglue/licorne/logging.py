@@ -140,11 +140,11 @@ class Logger:
         self._set_handler(self.error_log, cfg.errorlog, logging.Formatter(self.error_fmt, self.datefmt))
         if cfg.accesslog:
             self._set_handler(self.access_log, cfg.accesslog, logging.Formatter(self.access_fmt), sys.stdout)
-        from licorne import _logging
+        from licorne import _logconfig
 
-        _logging.configure(cfg)
+        _logconfig.configure(cfg)
         if cfg.syslog:
-            _logging.add_syslog(cfg, self.error_log, self.access_log, self.syslog_fmt)
+            _logconfig.add_syslog(cfg, self.error_log, self.access_log, self.syslog_fmt)
 
     def _get_gunicorn_handler(self, log: logging.Logger) -> logging.Handler | None:
         return next((handler for handler in log.handlers if getattr(handler, "_gunicorn", False)), None)
