@@ -2,6 +2,7 @@
  * is and which values it takes is known here, by the table. */
 #include "pyglue/config_file.h"
 
+#include "config/cli.h"
 #include "config/option.h"
 #include "config/setting_row.h"
 #include "config/settings.h"
@@ -169,6 +170,8 @@ static bool apply(struct settings *settings, const struct settings *given, PyObj
     apply_log_level(settings, given);
     bool strict = strcmp(settings_origin(given, "strict_config"), "default") ? given->strict_config : settings->strict_config;
     each(file, "unknown", mention_unknown, strict, &errors);
+    if (strict && !given->strict_config) /* else the master has refused them */
+        cli_unknown_variables(settings, environ, true, &errors);
     each(file, "hooks", mention_hook, strict, &errors);
     if (given->print_config)
         each(file, "functions", print_function, strict, &errors);

@@ -72,6 +72,57 @@ def test_nothing_is_opened_to_print(tmp_path):
         assert code == 0
 
 
+# Weakest first: where a value comes from, what it sets there, and what is printed then.
+STEPS = [
+    ("workers", {"variables": {"WEB_CONCURRENCY": "2"}}, "2  # $WEB_CONCURRENCY"),
+    ("workers", {"file": "workers = 3\n"}, "3  # gunicorn.conf.py:1"),
+    ("workers", {"variables": {"GUNICORN_CMD_ARGS": "-w 4"}}, "4  # -w in $GUNICORN_CMD_ARGS"),
+    ("workers", {"variables": {"LICORNE_CMD_ARGS": "--workers=5"}}, "5  # --workers in $LICORNE_CMD_ARGS"),
+    ("workers", {"arguments": ["-w", "6"]}, "6  # -w"),
+    ("bind", {"variables": {"PORT": "1000"}}, '["0.0.0.0:1000"]  # $PORT'),
+    ("bind", {"file": "bind = ':2'\n"}, '[":2"]  # gunicorn.conf.py:1'),
+    ("bind", {"variables": {"UVICORN_PORT": "3"}}, '["127.0.0.1:3"]  # $UVICORN_PORT'),
+    ("bind", {"arguments": ["--bind", ":4"]}, '[":4"]  # --bind'),
+    ("forwarded_allow_ips", {"variables": {"FORWARDED_ALLOW_IPS": "10.0.0.1"}}, '["10.0.0.1"]  # $FORWARDED_ALLOW_IPS'),
+    ("forwarded_allow_ips", {"file": "forwarded_allow_ips = '*'\n"}, '["*"]  # gunicorn.conf.py:1'),
+    ("forwarded_allow_ips", {"variables": {"UVICORN_FORWARDED_ALLOW_IPS": "::1"}}, '["::1"]  # $UVICORN_FORWARDED'),
+    ("forwarded_allow_ips", {"arguments": ["--forwarded-allow-ips", "::2"]}, '["::2"]  # --forwarded-allow-ips'),
+    ("sendfile", {"variables": {"SENDFILE": "no"}}, "False  # $SENDFILE"),
+    ("sendfile", {"file": "sendfile = True\n"}, "True  # gunicorn.conf.py:1"),
+    ("sendfile", {"variables": {"GUNICORN_CMD_ARGS": "--no-sendfile"}}, "False  # --no-sendfile in $GUNICORN_CMD_ARGS"),
+]
+
+
+@pytest.mark.parametrize("name", ["workers", "bind", "forwarded_allow_ips", "sendfile"])
+def test_which_source_is_stronger(tmp_path, name):
+    """Each step leaves the weaker ones where they are, except a variable that another of the same strength precedes."""
+    write(tmp_path, {})
+    variables: dict[str, str] = {}
+    arguments: list[str] = []
+    for _, said, expected in (step for step in STEPS if step[0] == name):
+        variables |= said.get("variables", {})
+        arguments += said.get("arguments", [])
+        if "file" in said:
+            write(tmp_path, {"gunicorn.conf.py": said["file"]})
+        code, printed = end_of(tmp_path, "web:app", *arguments, "--print-config", env=variables)
+        assert code == 0, printed.log
+        assert re.search(rf"^{name} += {re.escape(expected)}", printed.output, re.MULTILINE), expected
+
+
+# --- unknown variables
+
+
+@pytest.mark.parametrize("strict", [None, "variable", "file"])
+def test_a_variable_that_is_none(tmp_path, strict):
+    write(tmp_path, {"gunicorn.conf.py": "strict_config = True\n" if strict == "file" else ""})
+    variables = {"LICORNE_WORKER": "3", "UVICORN_LOG_LEVELS": "info"}
+    variables |= {"LICORNE_STRICT_CONFIG": "1"} if strict == "variable" else {}
+    code, said = end_of(tmp_path, "web:app", "--check-config", env=variables)
+    assert code == (1 if strict else 0)
+    assert "$LICORNE_WORKER: no such setting; did you mean $LICORNE_WORKERS?" in said.log
+    assert "$UVICORN_LOG_LEVELS: no such setting; did you mean $UVICORN_LOG_LEVEL?" in said.log
+
+
 # --- --check-config
 
 
