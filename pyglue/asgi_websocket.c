@@ -44,11 +44,30 @@ void asgi_websocket_closed(struct asgi_websocket *self, int code, struct str rea
 
 /* ---------------------------------------------------------------------------------------------- what the core tells */
 
-static void on_message(struct websocket *ws, struct str data, bool is_text)
+static PyObject *ascii_new(struct str data)
+{
+    PyObject *text = PyUnicode_New((Py_ssize_t)data.len, 127);
+    if (text != NULL && data.len > 0)
+        memcpy(PyUnicode_1BYTE_DATA(text), data.p, data.len);
+    return text;
+}
+
+static PyObject *message_new(struct str data, enum websocket_message kind)
+{
+    switch (kind) {
+    case WEBSOCKET_ASCII:
+        return ascii_new(data);
+    case WEBSOCKET_TEXT:
+        return PyUnicode_DecodeUTF8(data.p, (Py_ssize_t)data.len, NULL);
+    default:
+        return PyBytes_FromStringAndSize(data.p, (Py_ssize_t)data.len);
+    }
+}
+
+static void on_message(struct websocket *ws, struct str data, enum websocket_message kind)
 {
     struct asgi_websocket *self = ws->app_data;
-    PyObject *object = is_text ? PyUnicode_DecodeUTF8(data.p, (Py_ssize_t)data.len, NULL)
-                               : PyBytes_FromStringAndSize(data.p, (Py_ssize_t)data.len);
+    PyObject *object = message_new(data, kind);
     int added = object != NULL ? asgi_websocket_queue(self, object, data.len) : -1;
     Py_XDECREF(object);
     if (added < 0) {

@@ -256,7 +256,8 @@ static void keep(struct websocket *ws, struct str part)
 /* `data` is the message, or the rest of it when something is kept. */
 static void deliver(struct websocket *ws, struct str data)
 {
-    bool is_text = ws->reader.message == WS_TEXT;
+    enum websocket_message kind =
+        ws->reader.message != WS_TEXT ? WEBSOCKET_BINARY : ws->utf8.wide ? WEBSOCKET_TEXT : WEBSOCKET_ASCII;
     struct loop *loop = loop_under(ws);
     struct buf kept = { 0 };
     if (ws->message.cap > 0) {
@@ -269,7 +270,7 @@ static void deliver(struct websocket *ws, struct str data)
     ws->utf8 = (struct ws_utf8){ 0 };
     ws->conn->server->turnover++;
     if (ws->app_data)
-        ws->ops->on_message(ws, data, is_text);
+        ws->ops->on_message(ws, data, kind);
     loop_give_buffer(loop, &kept);
 }
 

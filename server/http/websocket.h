@@ -21,9 +21,15 @@
 struct websocket;
 struct ws_deflate;
 
+enum websocket_message {
+    WEBSOCKET_BINARY,
+    WEBSOCKET_TEXT,  /* valid UTF-8 */
+    WEBSOCKET_ASCII, /* a text of ASCII alone */
+};
+
 struct websocket_ops {
-    /* A whole message; a text is valid UTF-8. `data` lasts until the return. */
-    void (*on_message)(struct websocket *ws, struct str data, bool is_text);
+    /* A whole message. `data` lasts until the return. */
+    void (*on_message)(struct websocket *ws, struct str data, enum websocket_message kind);
     /* After WEBSOCKET_FULL: there is room again, or there will be none. */
     void (*on_writable)(struct websocket *ws);
     /* No message will come any more; once, and not after websocket_close(). `code`: the peer's, WS_CODE_NONE or

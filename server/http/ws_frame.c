@@ -16,6 +16,11 @@
 static size_t ascii_run(const char *p, size_t n)
 {
     size_t i = 0;
+    for (uint64_t words[4]; i + 32 <= n; i += 32) {
+        memcpy(words, p + i, 32);
+        if ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u)
+            break;
+    }
     for (uint64_t word; i + 8 <= n; i += 8) {
         memcpy(&word, p + i, 8);
         if (word & 0x8080808080808080u)
@@ -31,6 +36,7 @@ static bool utf8_lead(struct ws_utf8 *u, uint8_t byte)
 {
     if (byte < 0xC2 || byte > 0xF4)
         return false;
+    u->wide = true;
     u->left = byte < 0xE0 ? 1 : byte < 0xF0 ? 2 : 3;
     u->low = byte == 0xE0 ? 0xA0 : byte == 0xF0 ? 0x90 : 0x80;
     u->high = byte == 0xED ? 0x9F : byte == 0xF4 ? 0x8F : 0xBF;

@@ -44,6 +44,7 @@ struct ws_error {
 struct ws_utf8 {
     uint8_t left;      /* continuation bytes that must follow */
     uint8_t low, high; /* what the next one may be */
+    bool wide;         /* not all of it was ASCII */
 };
 
 /* False: no continuation can make it valid. Zero the state at the beginning of a text. */

@@ -16,7 +16,7 @@
 #include "server/base/buf.h"
 #include "server/base/list.h"
 
-#define LOOP_READ_BYTES (64 * 1024) /* what one read(2) takes at most */
+#define LOOP_READ_BYTES (64 * 1024 + 256) /* what one read(2) takes at most: 64 KiB, and the heads that frame them */
 
 struct ev_loop;
 struct loop;

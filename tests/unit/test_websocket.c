@@ -22,13 +22,13 @@ static struct {
     struct request *request;
 } app;
 
-static void app_message(struct websocket *ws, struct str data, bool is_text)
+static void app_message(struct websocket *ws, struct str data, enum websocket_message kind)
 {
     app.messages++;
     if (app.keep)
         buf_append_str(&app.kept, data);
     else
-        app.result = websocket_send(ws, data, is_text, NULL);
+        app.result = websocket_send(ws, data, kind != WEBSOCKET_BINARY, NULL);
 }
 
 static void app_writable(struct websocket *ws)
