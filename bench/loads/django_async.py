@@ -1,4 +1,4 @@
-"""The same Django application as ASGI with an asynchronous view: no thread is needed (django/asgi has a plain one)."""
+"""The same Django application as ASGI with an asynchronous view; what it does not help: middleware runs in threads."""
 
 from harness.figures import ahead_of_all
 from harness.loads import Load, get
