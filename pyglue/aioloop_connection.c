@@ -24,7 +24,7 @@ struct end {
 
 struct connection {
     struct stream stream;
-    PyObject *sock;  /* socket.socket; NULL: not made, the descriptor is ours */
+    PyObject *sock;  /* socket.socket, held open; NULL: not made, the descriptor is ours */
     PyObject *extra; /* a dictionary of get_extra_info(); may be NULL */
     PyObject *server;
     struct end peer, here;
@@ -65,12 +65,26 @@ static int end_ask(struct end *end, int fd, int (*ask)(int, struct sockaddr *, s
 
 /* --- get_extra_info() ------------------------------------------------------------------------------------------------- */
 
+/* Takes over the reference. */
+static int keep_sock(struct connection *c, PyObject *sock)
+{
+    if (socket_hold(stream_state(&c->stream), sock) < 0) {
+        Py_DECREF(sock);
+        return -1;
+    }
+    c->sock = sock;
+    return 0;
+}
+
 /* The socket object, made now if there is none. Borrowed; NULL without an exception if the connection is lost. */
 static PyObject *sock_of(struct connection *c)
 {
+    PyObject *sock = NULL;
     if (c->sock == NULL && c->stream.fd >= 0) /* its family and protocol, -1, are asked of the kernel */
-        c->sock = PyObject_CallFunction(stream_state(&c->stream)->socket_type, "iiii", -1, SOCK_STREAM | SOCK_NONBLOCK, -1,
-                                        c->stream.fd);
+        sock = PyObject_CallFunction(stream_state(&c->stream)->socket_type, "iiii", -1, SOCK_STREAM | SOCK_NONBLOCK, -1,
+                                     c->stream.fd);
+    if (sock != NULL && keep_sock(c, sock) < 0)
+        return NULL;
     return c->sock;
 }
 
@@ -153,6 +167,16 @@ static void stop_reading(struct connection *c)
         watch_unset(c->stream.loop, c->stream.fd, false);
 }
 
+static void close_sock(struct connection *c)
+{
+    socket_let_go(stream_state(&c->stream), c->sock);
+    PyObject *closed = PyObject_CallMethodNoArgs(c->sock, stream_state(&c->stream)->str_close);
+    if (closed == NULL)
+        PyErr_WriteUnraisable(c->sock);
+    Py_XDECREF(closed);
+    Py_CLEAR(c->sock);
+}
+
 /* Lets go of the descriptor. */
 static void close_socket(struct connection *c)
 {
@@ -162,13 +186,10 @@ static void close_socket(struct connection *c)
         watch_disown(loop, fd, (PyObject *)c);
         loop_watch_now(loop->loop); /* the poller is to know, as the number may be another's soon */
     }
-    PyObject *closed = c->sock ? PyObject_CallMethodNoArgs(c->sock, stream_state(&c->stream)->str_close) : NULL;
-    if (c->sock == NULL && fd >= 0)
+    if (c->sock != NULL)
+        close_sock(c);
+    else if (fd >= 0)
         close(fd);
-    else if (closed == NULL)
-        PyErr_WriteUnraisable(c->sock);
-    Py_XDECREF(closed);
-    Py_CLEAR(c->sock);
     c->stream.fd = -1;
 }
 
@@ -438,7 +459,8 @@ static int connection_init(PyObject *self, PyObject *args, PyObject *kwargs)
         c->stream.fd = -1; /* the caller's */
         return -1;
     }
-    c->sock = Py_NewRef(sock);
+    if (keep_sock(c, Py_NewRef(sock)) < 0)
+        return -1;
     c->extra = extra == Py_None ? NULL : PyDict_Copy(extra);
     return PyErr_Occurred() ? -1 : 0;
 }

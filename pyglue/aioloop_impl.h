@@ -244,6 +244,10 @@ PyObject *aioloop_connect(PyObject *self, PyObject *const *args, Py_ssize_t narg
 PyObject *aioloop_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 
 /* aioloop_sock.c */
+/* A socket that is held stays open though its owner close it, until it is let go: as with the files that socket.makefile()
+ * makes. -1 with an exception. */
+int socket_hold(struct aioloop_state *state, PyObject *sock);
+void socket_let_go(struct aioloop_state *state, PyObject *sock);
 int operation_add(struct aioloop_state *state, PyObject *module);
 PyObject *aioloop_sock_recv(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *aioloop_sock_recv_into(PyObject *self, PyObject *const *args, Py_ssize_t nargs);

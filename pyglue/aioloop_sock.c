@@ -157,31 +157,40 @@ static PyObject *step_connect(struct attempt *a, int fd)
 
 /* --- waiting ---------------------------------------------------------------------------------------------------------- */
 
-/* As with the files that socket.makefile() makes: close() waits for them. So a descriptor stays what it was while an
- * operation waits for it, and whoever waits is not forgotten. */
-static int hold_open(struct operation *o, PyObject *sock)
+int socket_hold(struct aioloop_state *state, PyObject *sock)
 {
-    PyObject *count = PyObject_GetAttr(sock, o->state->str__io_refs);
+    PyObject *count = PyObject_GetAttr(sock, state->str__io_refs);
     PyObject *more = count ? PyLong_FromLong(PyLong_AsLong(count) + 1) : NULL;
-    int outcome = more ? PyObject_SetAttr(sock, o->state->str__io_refs, more) : -1;
+    int outcome = more ? PyObject_SetAttr(sock, state->str__io_refs, more) : -1;
     Py_XDECREF(count);
     Py_XDECREF(more);
-    if (outcome == 0)
-        o->sock = Py_NewRef(sock);
     return outcome;
+}
+
+void socket_let_go(struct aioloop_state *state, PyObject *sock)
+{
+    PyObject *result = PyObject_CallMethodNoArgs(sock, state->str__decref_socketios);
+    if (result == NULL)
+        PyErr_WriteUnraisable(sock);
+    Py_XDECREF(result);
+}
+
+/* Whoever closes the socket does not close the descriptor: so the operation ends, and never another's socket is meant. */
+static int hold_open(struct operation *o, PyObject *sock)
+{
+    if (socket_hold(o->state, sock) < 0)
+        return -1;
+    o->sock = Py_NewRef(sock);
+    return 0;
 }
 
 static void let_close(struct operation *o)
 {
     PyObject *sock = o->sock;
     o->sock = NULL;
-    if (sock == NULL)
-        return;
-    PyObject *result = PyObject_CallMethodNoArgs(sock, o->state->str__decref_socketios);
-    if (result == NULL)
-        PyErr_WriteUnraisable(sock);
-    Py_XDECREF(result);
-    Py_DECREF(sock);
+    if (sock != NULL)
+        socket_let_go(o->state, sock);
+    Py_XDECREF(sock);
 }
 
 /* Tells the Future, if nobody has yet. -1 with an exception. */

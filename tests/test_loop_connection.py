@@ -108,6 +108,27 @@ def test_socket_that_was_given_is_closed_with_it(loop):
     loop.run_until_complete(main())
 
 
+def test_socket_that_is_closed_behind_its_back_stays_open_until_it_ends(ours):
+    async def main():
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        number = near.fileno()
+        transport, protocol = await ours.create_connection(Recorder, sock=near)
+        near.close()
+        with socket.socket() as other:
+            assert other.fileno() != number
+        transport.write(b"there")
+        assert await ours.sock_recv(far, 10) == b"there"
+        await ours.sock_sendall(far, b"and back")
+        await until(lambda: protocol.data == b"and back")
+        transport.close()
+        await protocol.lost
+        assert is_closed(number)
+        far.close()
+
+    ours.run_until_complete(main())
+
+
 def test_limits_are_any_numbers(loop):
     async def main():
         near, far = socket.socketpair()
@@ -143,6 +164,20 @@ def test_transport_takes_attributes_of_the_application(loop):
 
 
 # --- connecting ---
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "fe80::1"])
+def test_numbers_are_no_names(ours, host):
+    def no_thread(*_):
+        raise AssertionError("the executor is asked")
+
+    ours.run_in_executor = no_thread
+    options = {"type": socket.SOCK_STREAM}
+    assert ours.run_until_complete(ours.getaddrinfo(host, 80, **options)) == socket.getaddrinfo(host, 80, **options)
+    with pytest.raises(socket.gaierror):
+        ours.run_until_complete(ours.getaddrinfo(host, 80, family=socket.AF_UNIX))
+    with pytest.raises(AssertionError):
+        ours.run_until_complete(ours.getaddrinfo("localhost", 80))
 
 
 def test_refused(loop):

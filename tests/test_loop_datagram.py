@@ -268,3 +268,83 @@ def test_transport_is_freed_when_it_is_closed():
     finally:
         gc.enable()
         loop.close()
+
+
+# --- at random: the same steps on both loops, the same outcome ---
+
+STEPS = ["send"] * 4 + [
+    "burst",
+    "wrong type",
+    "wrong address",
+    "turn",
+    "far_send",
+    "far_send",
+    "far_burst",
+    "close",
+    "abort",
+]
+
+
+async def walk(seed):
+    """Random steps of a transport, connected or not, and of a socket that is its peer."""
+    rng = random.Random(seed)
+    connected = rng.random() < 0.5
+    far = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    far.setblocking(False)
+    far.bind(("127.0.0.1", 0))
+    options = {"remote_addr": far.getsockname()} if connected else {"local_addr": ("127.0.0.1", 0)}
+    protocol = await endpoint(**options)
+    transport, target = protocol.transport, None if connected else far.getsockname()
+    near = transport.get_extra_info("sockname")
+    outcomes, over, numbers, expected = [], False, iter(range(1_000_000)), 0
+
+    def attempt(*args):
+        try:
+            transport.sendto(*args)
+        except (TypeError, ValueError) as error:
+            outcomes.append(type(error).__name__)
+
+    for _ in range(rng.randrange(5, 30)):
+        step = rng.choice(STEPS)
+        if over:  # the standard loop raises AttributeError then
+            break
+        if step in ("send", "burst"):
+            for _ in range(1 if step == "send" else 20):
+                data = rng.choice([bytes, bytearray, memoryview])(b"%d" % next(numbers) * rng.randrange(1, 50))
+                attempt(data, target)
+        elif step == "wrong type":
+            attempt("text", target)
+        elif step == "wrong address" and connected:
+            attempt(b"x", ("127.0.0.1", 1))
+        elif step in ("far_send", "far_burst"):
+            for _ in range(1 if step == "far_send" else 50):
+                far.sendto(b"%d" % next(numbers), near)
+                expected += 1
+        elif step in ("close", "abort") and rng.random() < 0.3:
+            getattr(transport, step)()
+            over = True
+        while not over and protocol.received.qsize() < expected:
+            await asyncio.sleep(0)
+        for _ in range(40):  # so that each loop has polled twice, and done what follows
+            await asyncio.sleep(0)
+        for _ in range(rng.randrange(3)):
+            try:
+                data, source = far.recvfrom(1000)
+                outcomes.append((data, source == near))
+            except BlockingIOError:
+                outcomes.append("nothing")
+        outcomes.append((transport.is_closing(), protocol.received.qsize()))
+    transport.close()
+    outcomes.append(type(await protocol.lost).__name__)
+    far.close()
+    received = [protocol.received.get_nowait() for _ in range(protocol.received.qsize())]
+    return outcomes, [(data, address[0]) for data, address in received], protocol.events, protocol.errors.qsize()
+
+
+def test_random_walks_end_as_on_the_standard_loop():
+    ours, standard = licorne.new_event_loop(), asyncio.new_event_loop()
+    for seed in range(150):
+        expected = standard.run_until_complete(asyncio.wait_for(walk(seed), 20))
+        assert ours.run_until_complete(asyncio.wait_for(walk(seed), 20)) == expected, f"seed {seed}"
+    ours.close()
+    standard.close()

@@ -1,14 +1,17 @@
 """Pipe transports: the standard loop is the oracle."""
 
 import asyncio
+import contextlib
+import fcntl
 import os
+import random
 import socket
 import sys
 
 import pytest
 
 import licorne
-from tests.support.protocols import Recorder
+from support.protocols import Recorder
 
 pytestmark = [pytest.mark.smoke, pytest.mark.sanitized]
 
@@ -167,3 +170,115 @@ def test_write_outside_a_turn_leaves_at_once(loop):
     protocol.transport.close()
     loop.run_until_complete(protocol.lost)
     os.close(r)
+
+
+# --- at random: the same steps on both loops, the same outcome ---
+
+WRITER_STEPS = ["write"] * 3 + [
+    "writelines",
+    "big",
+    "eof",
+    "close",
+    "abort",
+    "turn",
+    "far_read",
+    "far_read",
+    "far_close",
+]
+READER_STEPS = ["pause", "resume", "close", "turn"] + ["far_write"] * 3 + ["far_close"]
+
+
+async def let_it_turn():
+    for _ in range(40):  # so that each loop has polled twice, and done what follows
+        await asyncio.sleep(0)
+
+
+async def walk_writing(rng):
+    """Random steps of a transport that writes, and of who reads. What both saw, where timing does not matter."""
+    r, w = os.pipe()
+    fcntl.fcntl(w, fcntl.F_SETPIPE_SZ, 4096)
+    os.set_blocking(r, False)
+    protocol = await writing(w)
+    transport, far = protocol.transport, os.fdopen(r, "rb", 0)
+    read, outcomes, cut = b"", [], False
+
+    def attempt(function, *args):
+        try:
+            function(*args)
+        except RuntimeError as error:
+            outcomes.append(type(error).__name__)
+
+    for _ in range(rng.randrange(5, 30)):
+        step = rng.choice(WRITER_STEPS)
+        if step == "write":
+            attempt(transport.write, bytes([rng.randrange(256)]) * rng.randrange(1, 300))
+        elif step == "writelines":
+            attempt(transport.writelines, [bytes([rng.randrange(256)]) * rng.randrange(90) for _ in range(5)])
+        elif step == "big":
+            attempt(transport.write, rng.randbytes(rng.randrange(1, 30_000)))
+        elif step == "eof":
+            attempt(transport.write_eof)
+        elif step == "close":
+            transport.close()
+        elif step == "abort" and rng.random() < 0.3:
+            transport.abort()
+            cut = True
+        elif step == "far_read" and not far.closed:
+            with contextlib.suppress(BlockingIOError):
+                read += far.read(2_000) or b""
+        elif step == "far_close" and rng.random() < 0.2:
+            far.close()
+            cut = True
+        await let_it_turn()
+        outcomes.append(transport.is_closing())
+    transport.close()
+    while not protocol.lost.done():
+        read += (not far.closed and far.read(10_000)) or b""
+        await asyncio.sleep(0)
+    while not far.closed and (chunk := far.read(100_000)):
+        read += chunk
+    far.close()
+    error = type(await protocol.lost).__name__
+    return outcomes, None if cut else (read, error), protocol.events.count("lost")
+
+
+async def walk_reading(rng):
+    r, w = os.pipe()
+    os.set_blocking(w, False)
+    protocol = await reading(r)
+    transport, far, sent, outcomes = protocol.transport, os.fdopen(w, "wb", 0), b"", []
+    for _ in range(rng.randrange(5, 30)):
+        step = rng.choice(READER_STEPS)
+        if step == "pause" and not transport.is_closing():
+            with contextlib.suppress(RuntimeError):  # Python 3.10 refuses a second one
+                transport.pause_reading()
+        elif step == "resume" and not transport.is_closing():
+            with contextlib.suppress(RuntimeError):
+                transport.resume_reading()
+        elif step == "close" and rng.random() < 0.3:
+            transport.close()
+        elif step == "far_write" and not far.closed:
+            with contextlib.suppress(BrokenPipeError):
+                data = rng.randbytes(rng.randrange(1, 500))
+                sent += data[: far.write(data)]
+        elif step == "far_close" and rng.random() < 0.3:
+            far.close()
+        await let_it_turn()
+        outcomes.append((transport.is_closing(), bytes(protocol.data) == sent))
+    transport.close()
+    await protocol.lost
+    far.close()
+    return outcomes, sent.startswith(bytes(protocol.data)), protocol.events
+
+
+@pytest.mark.parametrize("walk", [walk_writing, walk_reading])
+def test_random_walks_end_as_on_the_standard_loop(walk):
+    ours, standard = licorne.new_event_loop(), asyncio.new_event_loop()
+    for seed in range(100):
+        try:
+            expected = standard.run_until_complete(asyncio.wait_for(walk(random.Random(seed)), 20))
+        except AttributeError:  # it does not know that it is closed
+            continue
+        assert ours.run_until_complete(asyncio.wait_for(walk(random.Random(seed)), 20)) == expected, f"seed {seed}"
+    ours.close()
+    standard.close()

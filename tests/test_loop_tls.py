@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 import licorne
-from tests.support.protocols import Recorder
+from support.protocols import Buffered, Recorder
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the standard library's older protocol is used")
 
@@ -33,15 +33,6 @@ def contexts(request):
     authority.configure_trust(client)
     client.maximum_version = client.minimum_version = request.param
     return server, client
-
-
-class Buffered(Recorder, asyncio.BufferedProtocol):
-    def get_buffer(self, hint):
-        self.buffer = memoryview(bytearray(5_000))  # the standard library slices it
-        return self.buffer
-
-    def buffer_updated(self, count):
-        self.data += self.buffer[:count]
 
 
 async def connect(contexts, near=Recorder, far=Recorder):

@@ -63,6 +63,15 @@ class _Selector:
 
 _family, _type, _proto = (getattr(socket.socket.__base__, name).__get__ for name in ("family", "type", "proto"))
 
+def _is_number(host: Any) -> bool:
+    """Whether it is an address; one with a scope may name an interface, and that is looked up."""
+    for family in (socket.AF_INET, socket.AF_INET6) if isinstance(host, str) else ():
+        with contextlib.suppress(OSError, ValueError):
+            socket.inet_pton(family, host)
+            return True
+    return False
+
+
 # What create_connection() has unless it is told otherwise: then it is plain.
 _PLAIN = {
     "ssl": None,
@@ -169,6 +178,14 @@ class Loop(_core.LoopBase, unix_events._UnixSelectorEventLoop):
             transport.close()
             raise
         return transport, protocol
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[tuple]:
+        """As the standard library's; for numbers without a thread."""
+        if self._debug or not _is_number(host) or not (port is None or isinstance(port, int)):
+            return await super().getaddrinfo(host, port, family=family, type=type, proto=proto, flags=flags)
+        return socket.getaddrinfo(host, port, family, type, proto, flags | socket.AI_NUMERICHOST)
 
     async def _sendfile_native(self, transport: Any, file: Any, offset: int, count: int | None) -> int:
         if not isinstance(transport, SocketTransport):

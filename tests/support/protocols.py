@@ -35,3 +35,18 @@ class Recorder(asyncio.Protocol):
     def connection_lost(self, exc) -> None:
         self.events.append("lost")
         self.lost.set_result(exc)
+
+
+class Buffered(Recorder, asyncio.BufferedProtocol):
+    """The same, with a buffer of its own: of `size` bytes, a new one each time."""
+
+    def __init__(self, size: int = 5_000) -> None:
+        super().__init__()
+        self.size = size
+
+    def get_buffer(self, hint: int) -> memoryview:
+        self.buffer = memoryview(bytearray(self.size))  # the standard library slices it
+        return self.buffer
+
+    def buffer_updated(self, count: int) -> None:
+        self.data += self.buffer[:count]
