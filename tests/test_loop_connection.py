@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import socket
+import sys
 
 import pytest
 
@@ -330,6 +332,59 @@ def test_callbacks_of_a_connection_share_a_context(ours):
 
     ours.run_until_complete(main())
     assert seen == [["made 0"] * 3, ["made 1"]]
+
+
+def test_nothing_is_leaked(ours):
+    """Neither memory nor descriptors: by all ways to begin and to end."""
+
+    blob = b"x" * 1_000_000
+
+    async def main():
+        server, address, made = await serve()
+        for end in "close", "abort", "write_eof":
+            transport, protocol = await ours.create_connection(Recorder, *address)
+            for name in "socket", "peername", "sockname":
+                transport.get_extra_info(name)
+            transport.write(b"x" * 100)
+            getattr(transport, end)()
+            await protocol.lost
+        with pytest.raises(ConnectionRefusedError):
+            await ours.create_connection(Recorder, "127.0.0.1", port)
+        with pytest.raises(ZeroDivisionError):
+            await ours.create_connection(lambda: 1 / 0, *address)
+        await until(lambda: len(made) == 4 and all(protocol.lost.done() for protocol in made))
+        server.close()
+        await server.wait_closed()
+        a, b = socket.socketpair()
+        a.setblocking(False), b.setblocking(False)
+        for wait in (
+            ours.sock_recv(a, 10),
+            ours.sock_sendall(a, blob),
+            ours.sock_recv_into(b, bytearray(9)),
+        ):
+            task = ours.create_task(wait)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        with pytest.raises(OSError):
+            await ours.sock_accept(a)
+        protocol = (await ours.create_connection(Recorder, sock=a))[1]
+        b.close()
+        await protocol.lost
+
+    def used():
+        gc.collect()
+        return sys.getallocatedblocks(), open_descriptors()
+
+    port, rounds, growth = closed_port(), 10, []
+    while not growth or growth[-1] >= 2 * rounds:  # a round makes and ends ten connections
+        assert len(growth) < 12, growth  # lists of spare objects fill themselves for some time
+        blocks, descriptors = used()
+        for _ in range(rounds):
+            ours.run_until_complete(main())
+        more, now = used()
+        assert now == descriptors
+        growth.append(more - blocks)
 
 
 # --- sock_*() ---

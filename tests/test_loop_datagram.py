@@ -323,7 +323,7 @@ async def walk(seed):
         elif step in ("close", "abort") and rng.random() < 0.3:
             getattr(transport, step)()
             over = True
-        while not over and protocol.received.qsize() < expected:
+        while not over and protocol.received.qsize() < expected:  # noqa: ASYNC110
             await asyncio.sleep(0)
         for _ in range(40):  # so that each loop has polled twice, and done what follows
             await asyncio.sleep(0)
