@@ -10,7 +10,7 @@ from . import figures
 
 Row = dict[str, Any]
 WIDTH, NAME_WIDTH, VALUE_WIDTH, LINE = 760, 130, 130, 24
-CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 60, WIDTH - 150, 12, 250
+CURVE_LEFT, CURVE_RIGHT, CURVE_TOP, CURVE_BOTTOM = 60, WIDTH - 175, 12, 250
 CLIPPED = 6.0  # times licorne's figure: much longer bars are cut off, and say so
 DASHES = ["none", "6 3", "2 3", "8 3 2 3", "1 2", "12 4"]
 
@@ -128,7 +128,8 @@ def latency(row: Row) -> str:
             svg.path("axis", f"M{CURVE_LEFT} {y(value):.1f}H{CURVE_RIGHT}")
             svg.text(CURVE_LEFT - 6, y(value) + 4, duration(value), "soft", "end")
     for percent in percents:
-        svg.text(x(percent), CURVE_BOTTOM + 16, f"{percent:.0f} %", "soft", "middle")
+        anchor = "end" if percent == percents[-1] else "middle"
+        svg.text(x(percent), CURVE_BOTTOM + 16, f"{percent:.0f} %", "soft", anchor)
     svg.text((CURVE_LEFT + CURVE_RIGHT) / 2, CURVE_BOTTOM + 32, "of what the slowest can do", "soft", "middle")
     label = -math.inf
     for index, (name, points) in enumerate(sorted(curves.items(), key=lambda curve: -curve[1][-1][1])):
