@@ -51,8 +51,7 @@ def columns(row: Row) -> list[tuple[str, dict[str, str]]]:
     main = row["metrics"].get(row["main"], {})
     result = [(unit(row), {name: f"{figures.median(v):.2f}" for name, v in main.items()})]
     result.append(("IQR", {name: f"{figures.spread(v):.2f}" for name, v in main.items()}))
-    base = "yardstick" if "yardstick" in main else "bare" if "bare" in main else None
-    if base:
+    for base in (name for name in ("yardstick", "bare", "licorne") if name in main):
         cells = {name: figures.ratios(v, main[base]) for name, v in main.items()}
         result.append((f"x {base}", {name: f"{figures.median(v):.2f}" for name, v in cells.items() if v}))
     for metric, heading, digits in MORE:
