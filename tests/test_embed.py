@@ -20,6 +20,9 @@ from tests.support.embedded import App, descriptors, fetch, get, in_thread, libr
 from tests.support.server import wait_until
 
 LOOPS = ["asyncio", "licorne", "uvloop"]
+EACH = pytest.mark.parametrize(
+    ("lib", "kind"), [*(("licorne", kind) for kind in LOOPS), ("uvicorn", "asyncio")], indirect=["lib"]
+)
 
 
 @pytest.fixture(params=["licorne", "uvicorn"])
@@ -61,8 +64,9 @@ async def serving(server, **arguments):
 # --- on the caller's loop ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.smoke
 @pytest.mark.sanitized
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 def test_beside_others_on_the_same_loop(lib, kind):
     app = App()
 
@@ -138,7 +142,7 @@ def test_nothing_is_left(licorne, kind):
     run(kind, main())
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 def test_two_servers_on_one_loop(lib, kind):
     async def main():
         first, second = (lib.Server(quiet(lib, App())) for _ in range(2))
@@ -150,7 +154,7 @@ def test_two_servers_on_one_loop(lib, kind):
     run(kind, main())
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 def test_websocket(lib, kind):
     connect = pytest.importorskip("websockets").connect
 
@@ -429,7 +433,7 @@ def test_wsgi(licorne):
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 @pytest.mark.parametrize("fresh", [False, True])
 def test_context_variables(lib, kind, fresh):
     async def app(scope, receive, send):
@@ -477,7 +481,7 @@ def accepts(port):
     return True
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 def test_what_takes_too_long_is_cancelled(lib, kind):
     app = App()
 
@@ -595,7 +599,7 @@ def test_lifespan_by_exception(lib):
     assert not server.started
 
 
-@pytest.mark.parametrize("kind", LOOPS)
+@EACH
 def test_restarting(lib, kind):
     """The server of httpx's own tests."""
 
