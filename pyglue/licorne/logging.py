@@ -26,6 +26,13 @@ def _painted(text: str, colour: str | None) -> str:
     return f"\033[{colour}m{text}\033[0m" if colour else text
 
 
+def _has_colours() -> bool:
+    """As C code decides it, for what it writes itself (server/base/log.c)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return os.environ.get("FORCE_COLOR", "0") not in ("", "0") or sys.stdout.isatty()
+
+
 class ColourizedFormatter(logging.Formatter):
     """Adds `levelprefix`, the level's name with a colon, padded; in colour where that can be seen."""
 
@@ -36,7 +43,7 @@ class ColourizedFormatter(logging.Formatter):
         style: Literal["%", "{", "$"] = "%",
         use_colors: bool | None = None,
     ) -> None:
-        self.use_colors = use_colors if use_colors in (True, False) else sys.stdout.isatty()
+        self.use_colors = use_colors if use_colors in (True, False) else _has_colours()
         super().__init__(fmt, datefmt, style)
 
     def should_use_colors(self) -> bool:

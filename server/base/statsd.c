@@ -163,6 +163,8 @@ static size_t format(char *line, size_t size, const char *name, const char *valu
 
 static void collect(const char *line, size_t len)
 {
+    if (len == 0)
+        return;
     if (state.len + 1 + len > sizeof(state.lines))
         flush();
     if (state.len > 0)
