@@ -15,46 +15,11 @@ from pathlib import Path
 import pytest
 
 from support.clients import Request, drive, feed, pattern, random_bytes
-from support.server import Server, wait_until
 from support.databases import running
+from support.nginx import nginx
+from support.server import Server, wait_until
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-class Nginx:
-    """Looks like a server to the clients."""
-
-    def __init__(self, path: Path) -> None:
-        self.address = str(path)
-        self.url = "http://localhost"
-
-
-@contextlib.contextmanager
-def nginx(server: Server, folder: Path) -> Iterator[Nginx]:
-    """The example's file as it is, but for the two addresses."""
-    binary = shutil.which("nginx") or "/usr/sbin/nginx"
-    text = (EXAMPLES / "deploy/nginx.conf").read_text()
-    ours = {
-        "server unix:/run/licorne/licorne.sock": f"server unix:{server.address}",
-        "listen 80": f"listen unix:{folder}/nginx.sock",
-    }
-    for theirs, own in ours.items():
-        assert text.count(f"    {theirs}") == 1
-        text = text.replace(f"    {theirs}", f"    {own}")
-    (folder / "licorne.conf").write_text(text)
-    places = "".join(
-        f"{name}_temp_path {folder}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"user root;\ndaemon off;\nmaster_process off;\npid {folder}/pid;\nerror_log {folder}/error.log;\n"
-        f"events {{}}\nhttp {{\naccess_log off;\n{places}include {folder}/licorne.conf;\n}}\n"
-    )
-    command = [binary, "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
-    with running(command, signal.SIGTERM, folder / "output") as process:
-        front = folder / "nginx.sock"
-        wait_until(lambda: front.exists() or process.poll() is not None, "nginx")
-        assert process.poll() is None, (folder / "output").read_text()
-        yield Nginx(front)
 
 
 @pytest.mark.parametrize("name", ["quart_app", "flask_app"])
@@ -108,10 +73,28 @@ import json
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         raise NotImplementedError
-    said = json.dumps([scope["client"], scope["scheme"]]).encode()
+    hosts = [value.decode() for name, value in scope["headers"] if name == b"host"]
+    said = json.dumps([scope["client"], scope["scheme"], hosts]).encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
     await send({"type": "http.response.body", "body": said})
 """
+
+# What a client says that proxies alone may say.
+FORGED = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6;host=evil;proto=https\r\n"
+FORGED += "X-Forwarded-Host: evil\r\nX-Forwarded-Port: 666\r\n"
+
+
+def test_what_a_client_forges_ends_at_nginx(tmp_path: Path) -> None:
+    (tmp_path / "web.py").write_text(WHO)
+    with Server("web:app", "--forwarded-host", "--forwarded-port", cwd=tmp_path, bind="unix") as server:
+        with nginx(server, server.folder) as front, socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(30)
+            connection.connect(front.address)
+            connection.sendall(f"GET / HTTP/1.1\r\nHost: x\r\n{FORGED}Connection: close\r\n\r\n".encode())
+            reply = connection.makefile("rb").read()
+    assert reply.startswith(b"HTTP/1.1 200"), reply
+    assert json.loads(reply.partition(b"\r\n\r\n")[2])[1:] == ["http", ["x"]]
+
 
 # HAProxy says what this header of the test's client says: the address of a unix socket's peer would be none.
 SOURCE = ("default_backend licorne", "http-request set-src req.hdr(Client)\n    default_backend licorne")
@@ -120,7 +103,7 @@ SOURCE = ("default_backend licorne", "http-request set-src req.hdr(Client)\n    
 @pytest.mark.parametrize("way", ["headers", "proxy v1", "proxy v2"])
 def test_behind_haproxy(tmp_path: Path, way: str) -> None:
     (tmp_path / "web.py").write_text(WHO)
-    options = [] if way == "headers" else ["--proxy-protocol"]
+    options = ["--forwarded-host", "--forwarded-port"] + ([] if way == "headers" else ["--proxy-protocol"])
     line = {"headers": "", "proxy v1": " send-proxy", "proxy v2": " send-proxy-v2"}[way]
     with Server("web:app", *options, cwd=tmp_path, bind="unix") as server:
         changes = [SOURCE, (server.address, server.address + line)]
@@ -129,13 +112,13 @@ def test_behind_haproxy(tmp_path: Path, way: str) -> None:
                 with socket.socket(socket.AF_UNIX) as connection:
                     connection.settimeout(30)
                     connection.connect(front)
-                    forged = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6\r\n"
                     connection.sendall(
-                        f"GET / HTTP/1.1\r\nHost: x\r\nClient: {client}\r\n{forged}Connection: close\r\n\r\n".encode()
+                        f"GET / HTTP/1.1\r\nHost: x\r\nClient: {client}\r\n{FORGED}Connection: close\r\n\r\n".encode()
                     )
                     reply = connection.makefile("rb").read()
                 assert reply.startswith(b"HTTP/1.1 200"), reply
-                assert json.loads(reply.partition(b"\r\n\r\n")[2])[0][0] == client
+                said = json.loads(reply.partition(b"\r\n\r\n")[2])
+                assert (said[0][0], said[1:]) == (client, ["http", ["x"]])
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")

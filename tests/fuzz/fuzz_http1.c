@@ -50,6 +50,10 @@ static void set_up(const uint8_t *header)
     fx.settings.limit_request_body = header[1] & 16 ? 10 : 0;
     fx.settings.permit_unconventional_http_method = header[1] & 32;
     fx.settings.proxy_protocol = header[1] & 64 ? PROXY_AUTO : PROXY_OFF;
+    fx.settings.strip_header_spaces = header[1] & 128;
+    fx.settings.permit_unconventional_http_version = header[2] & 1;
+    fx.settings.forwarded_host = fx.settings.forwarded_port = header[2] & 2;
+    fx.settings.forwarder_headers = header[2] & 4 ? (struct str_list){ (char *[]){ "SCRIPT_NAME" }, 1 } : fx.settings.forwarder_headers;
     fx.settings.date_header = false; /* so that two runs can be compared */
     fixture_start();
 }
