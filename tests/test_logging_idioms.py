@@ -267,6 +267,31 @@ logconfig_dict = {
     )
 
 
+@pytest.mark.parametrize(("named", "other"), [("uvicorn", "gunicorn"), ("gunicorn", "uvicorn")])
+def test_the_family_that_is_not_configured_follows(tmp_path, named, other):
+    """An application that logs to gunicorn.error under a configuration for uvicorn, and the reverse."""
+    (tmp_path / "web.py").write_text(web(f'logging.getLogger("{other}.error").warning("from the application")'))
+    config = {
+        "version": 1,
+        "formatters": {"plain": {"format": "%(name)s %(levelname)s %(message)s"}},
+        "handlers": {"file": {"class": "logging.FileHandler", "filename": "all.log", "formatter": "plain"}},
+        "loggers": {
+            named: {"level": "INFO", "handlers": ["file"], "propagate": False},
+            f"{named}.error": {"level": "INFO", "handlers": [] if named == "uvicorn" else ["file"]},
+        },
+    }
+    if named == "gunicorn":
+        config["loggers"]["gunicorn.error"]["propagate"] = False
+    (tmp_path / "log.json").write_text(json.dumps(config))
+    with Server("web:app", "--log-config", "log.json", cwd=tmp_path, wait=False, bind="unix") as server:
+        wait_until(lambda: "Ready: " in text(tmp_path / "all.log"), "the start")
+        server.stop()
+        assert server.log == ""
+    lines = text(tmp_path / "all.log").splitlines()
+    assert f"{other}.error WARNING from the application" in lines
+    assert any(line.startswith(f"{named}.error INFO Ready: ") for line in lines)
+
+
 def test_what_was_held_is_not_lost_when_logging_fails(tmp_path):
     (tmp_path / "web.py").write_text(web())
     conf = "logconfig_dict = {'version': 1, 'root': {'handlers': ['nobody']}}\n"
