@@ -261,7 +261,7 @@ bool cli_unknown_variables(struct settings *settings, char **environment, bool s
     for (; *environment; environment++) {
         const char *equals = strchr(*environment, '=');
         char *name = mem_strndup(*environment, equals ? (size_t)(equals - *environment) : 0);
-        if (behind_prefix(name) && equals[1] && !is_known(name))
+        if (equals && behind_prefix(name) && equals[1] && !is_known(name))
             good &= judge(settings, name, equals + 1, strict, errors);
         free(name);
     }

@@ -38,7 +38,7 @@ static struct {
     pid_t owner;
     int memfd;
     struct runtime *runtime;
-    PyObject *threads, *tasks; /* faulthandler.dump_traceback, licorne._dump.tasks; owned */
+    PyObject *threads, *tasks; /* faulthandler.dump_traceback, licorne._dump.tasks (NULL: WSGI); owned */
     void (*deliver)(void *arg, int fd);
     void *arg;
     _Atomic int progress;     /* enum progress */
@@ -213,23 +213,29 @@ static void handle_dump(int number)
     sigaction(number, &action, NULL);
 }
 
+static bool prepare_tasks(void)
+{
+    if (dump.runtime->ops->tasks == NULL)
+        return true;
+    PyObject *module = PyImport_ImportModule("licorne._dump");
+    dump.tasks = module != NULL ? PyObject_GetAttrString(module, "tasks") : NULL;
+    Py_XDECREF(module);
+    return dump.tasks != NULL;
+}
+
 /* What the dump will call is made now: later the heap may be in any state. */
 static bool prepare(void)
 {
     PyObject *faulthandler = PyImport_ImportModule("faulthandler"), *registered = NULL;
-    PyObject *module = PyImport_ImportModule("licorne._dump");
     dump.memfd = memfd_create("licorne-dump", MFD_CLOEXEC);
-    if (faulthandler != NULL && module != NULL && dump.memfd >= 0) {
+    if (faulthandler != NULL && dump.memfd >= 0)
         dump.threads = PyObject_GetAttrString(faulthandler, "dump_traceback");
-        dump.tasks = PyObject_GetAttrString(module, "tasks");
-    }
-    if (dump.threads != NULL && dump.tasks != NULL)
+    if (dump.threads != NULL && prepare_tasks())
         registered = PyObject_CallMethod(faulthandler, "register", "iiOO", WRITE_SIGNAL, dump.memfd, Py_True, Py_False);
     bool prepared = registered != NULL;
     if (!prepared)
         pyerr_log("A stuck worker will not tell where:");
     Py_XDECREF(registered);
-    Py_XDECREF(module);
     Py_XDECREF(faulthandler);
     return prepared;
 }

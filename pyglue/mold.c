@@ -352,7 +352,7 @@ static bool call_gc(const char *function, bool *truth)
     return ok;
 }
 
-/* What each worker would import next is shared too, and a worker boots the sooner. */
+/* What each worker would import next is shared, and a worker boots the sooner. */
 static void import_runtime(enum application_kind kind)
 {
     static const char *const modules[] = { "licorne.loop", "licorne._asgi", "licorne._dump" };
@@ -362,6 +362,27 @@ static void import_runtime(enum application_kind kind)
             pyerr_log("Importing %s failed:", modules[i]);
         Py_XDECREF(module);
     }
+}
+
+static bool guess_asgi(const char *app)
+{
+    PyObject *module = PyImport_ImportModule("licorne._guess");
+    PyObject *answer = module != NULL ? PyObject_CallMethod(module, "speaks_asgi", "s", app) : NULL;
+    bool asgi = answer == Py_True;
+    if (answer == NULL)
+        PyErr_Clear(); /* whoever loads it will say what is wrong */
+    Py_XDECREF(answer);
+    Py_XDECREF(module);
+    return asgi;
+}
+
+/* The workers load the application. */
+static enum application_kind likely_kind(const struct settings *settings)
+{
+    if (settings->interface == INTERFACE_WSGI || settings->threads > 1 || settings->paste != NULL ||
+        settings->app == NULL)
+        return APPLICATION_WSGI;
+    return settings->interface != INTERFACE_AUTO || guess_asgi(settings->app) ? APPLICATION_ASGI3 : APPLICATION_WSGI;
 }
 
 static void preload(struct mold *m)
@@ -648,7 +669,8 @@ static void mold_init(struct mold *m, int channel, int scoreboard_fd)
     say_hello(m);
     m->scoreboard = scoreboard_map(scoreboard_fd);
     if (m->scoreboard == NULL)
-        fail(m, EXIT_CONFIG, "The running master and the installed package differ in version: USR2 exchanges the master too");
+        fail(m, EXIT_CONFIG,
+             "The running master and the installed package differ in version: USR2 exchanges the master too");
 }
 
 static PyObject *py_mold(PyObject *self, PyObject *args)
@@ -683,6 +705,8 @@ static PyObject *py_mold(PyObject *self, PyObject *args)
         fail(&mold, EXIT_CONFIG, "The hooks of the configuration file cannot be used: see the log above");
     if (mold.settings.preload_app || mold.settings.check_config)
         preload(&mold);
+    else
+        import_runtime(likely_kind(&mold.settings));
     if (mold.settings.preload_app && !mold.settings.check_config)
         warm_up_once(&mold);
     withstand_signals(); /* the application may have set its own */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import json
 import os
 import re
@@ -305,3 +306,38 @@ def test_what_was_printed_before_the_fork_is_printed_once(tmp_path):
         wait_until(lambda: "imported" in server.output, "what the mold printed")
         server.stop()
         assert sorted(server.output.split()) == ["configured", "forking", "forking", "forking", "imported"]
+
+
+# --- asyncio, which takes longer to import than all else that a server of a small application needs
+
+PLAIN = """
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [b""]
+"""
+SPEAKS = PLAIN.replace("def app", "def asgi_or_not(): pass\n\n    def app")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "mold_has_it"),
+    [
+        (PLAIN, [], False),
+        (SPEAKS, [], True),  # a guess, from the text alone
+        (SPEAKS, ["--interface", "wsgi"], False),
+        (SPEAKS, ["--threads", "2"], False),
+        (SPEAKS, ["--preload"], False),  # it knows
+        (WEB, ["--preload"], True),
+        (WEB, [], True),
+    ],
+)
+def test_asyncio_is_there_for_who_needs_it(tmp_path, text, arguments, mold_has_it):
+    (tmp_path / "shop.py").write_text(textwrap.dedent(text))
+    with Server("shop:app", *arguments, cwd=tmp_path) as server:
+        (worker,) = server.workers()
+        (mold,) = (pid for pid in server.processes() if b"mold" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        extension = "_asyncio."  # a shared library of its own everywhere but in static builds
+        if importlib.util.find_spec("_asyncio").origin in (None, "built-in"):
+            pytest.skip("this Python has _asyncio built in")
+        assert (extension in Path(f"/proc/{mold}/maps").read_text()) == mold_has_it
+        speaks = text is WEB
+        assert (extension in Path(f"/proc/{worker}/maps").read_text()) == (speaks or mold_has_it)
