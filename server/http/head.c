@@ -96,6 +96,21 @@ struct head_refusal head_judge_line(struct request *r, int version_major, const 
 
 /* --- single fields --------------------------------------------------------------------------------------------------- */
 
+/* Most requests of a server name the same host: one that was found valid need not be looked at again, only compared. */
+static bool host_valid(const struct request *r, struct str host)
+{
+    struct http_server *server = r->conn ? r->conn->server : NULL;
+    if (server == NULL || host.len > sizeof(server->known_host))
+        return headers_host_valid(host);
+    if (host.len > 0 && host.len == server->known_host_len && memcmp(host.p, server->known_host, host.len) == 0)
+        return true;
+    if (!headers_host_valid(host))
+        return false;
+    memcpy(server->known_host, host.p, host.len);
+    server->known_host_len = host.len;
+    return true;
+}
+
 static struct head_refusal judge_host(struct request *r, const struct head_fields *f)
 {
     if (f->hosts > 1)
@@ -103,7 +118,7 @@ static struct head_refusal judge_host(struct request *r, const struct head_field
     if (f->hosts == 0 && r->version_minor >= 1)
         return REFUSED(400, "no Host");
     bool absolute = r->host.len > 0;
-    if (f->hosts == 1 && (f->host.len > 0 || r->version_minor >= 1) && !headers_host_valid(f->host))
+    if (f->hosts == 1 && (f->host.len > 0 || r->version_minor >= 1) && !host_valid(r, f->host))
         return REFUSED(400, "malformed Host");
     if (!absolute)
         r->host = f->host;

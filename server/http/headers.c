@@ -148,13 +148,11 @@ int64_t headers_number(struct str text)
 
 size_t headers_put_number(char *to, uint64_t number)
 {
-    char digits[20];
-    size_t n = 0;
-    do
-        digits[n++] = (char)('0' + number % 10);
-    while ((number /= 10) > 0);
-    for (size_t i = 0; i < n; i++)
-        to[i] = digits[n - 1 - i];
+    size_t n = 1;
+    for (uint64_t rest = number; rest >= 10; rest /= 10)
+        n++;
+    for (size_t i = n; i > 0; number /= 10)
+        to[--i] = (char)('0' + number % 10);
     return n;
 }
 
@@ -205,7 +203,8 @@ bool headers_host_valid(struct str host)
     struct str name, port;
     if (!headers_split_host(host, &name, &port))
         return false;
-    if (port.len > 0 && (port.len > 5 || headers_number(port) < 0 || headers_number(port) > 65535))
+    int64_t number = port.len > 0 ? headers_number(port) : 0;
+    if (port.len > 5 || number < 0 || number > 65535)
         return false;
     return name.len > 0 && name.p[0] == '[' ? ip_literal_valid(name) : reg_name_valid(name);
 }

@@ -69,13 +69,20 @@ static void request_reset(struct request *r)
         r->fields = NULL;
         core->field_cap = 0;
     }
-    struct request fresh = { .fields = r->fields, .body = r->body, .arena = r->arena };
-    fresh.core.pool = core->pool;
-    fresh.core.field_cap = core->field_cap;
-    fresh.core.head = core->head;
-    fresh.core.response_head = core->response_head;
-    fresh.content_length = fresh.core.response_length = -1;
-    *r = fresh;
+    struct field *fields = r->fields;
+    struct buf body = r->body, head = core->head, response_head = core->response_head;
+    struct arena arena = r->arena;
+    struct request_pool *pool = core->pool;
+    size_t field_cap = core->field_cap;
+    memset(r, 0, sizeof(*r)); /* in place: assigning a whole struct would clear one and then copy it */
+    r->fields = fields;
+    r->body = body;
+    r->arena = arena;
+    core->pool = pool;
+    core->field_cap = field_cap;
+    core->head = head;
+    core->response_head = response_head;
+    r->content_length = core->response_length = -1;
     list_init(&r->core.node);
     list_init(&r->core.deadline_node);
 }

@@ -38,6 +38,8 @@ struct http_server {
     struct loop_task reap_task, gone_task, fallen_task;
     struct buf own_fields; /* the setting `headers`, formatted */
     bool sends_date, sends_server;
+    char known_host[64]; /* the last Host that was found valid */
+    size_t known_host_len; /* 0: none yet */
     int64_t conns_most;
     bool draining, crowded;
     bool hands_over; /* draining, and there is somebody to hand over to */
