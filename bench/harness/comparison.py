@@ -1,8 +1,9 @@
 """Two results of ours: what has changed beyond noise.
 
-Costs are compared as multiples of what the yardstick's hello cost in the same round, for the machine itself may be a
-third faster or slower an hour later; memory, starts and latencies as they are. A change counts when the middle halves
-of the samples do not touch and the medians are apart by more than the tolerance.
+Costs are compared as multiples of what the yardstick's hello cost in the same round, and starts by their CPU time, as
+multiples of a bare interpreter's: the machine itself may be a third faster or slower an hour later. Memory and latencies
+are compared as they are. A change counts when the middle halves of the samples do not touch and the medians are apart
+by more than the tolerance.
 """
 
 from __future__ import annotations
@@ -40,15 +41,17 @@ class Line:
 
 
 def compared(row: Row) -> list[str]:
-    return [*COMPARED, row["main"]] if row["main"] not in COMPARED else COMPARED
+    main = "cpu_ms" if row["main"] == "ms" else row["main"]
+    return [*COMPARED, main] if main not in COMPARED else COMPARED
 
 
 def samples_of(row: Row, metric: str, server: str) -> tuple[list[float], bool]:
-    """And whether they are multiples of the yardstick's."""
-    samples = row["metrics"].get(metric, {}).get(server, [])
-    pace = row["metrics"].get("pace_us", {}).get("yardstick", [])
-    if metric == "cpu_us" and pace:
-        return figures.ratios(samples, pace), True
+    """And whether they are multiples of what says how fast the machine was."""
+    metrics = row["metrics"]
+    samples = metrics.get(metric, {}).get(server, [])
+    paces = {"cpu_us": metrics.get("pace_us", {}).get("yardstick"), "cpu_ms": metrics.get("cpu_ms", {}).get("bare")}
+    if paces.get(metric):
+        return figures.ratios(samples, paces[metric]), True
     return figures.present(samples), False
 
 
