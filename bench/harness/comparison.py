@@ -1,9 +1,9 @@
 """Two results of ours: what has changed beyond noise.
 
-Costs are compared as multiples of what the yardstick's hello cost in the same round, and starts by their CPU time, as
-multiples of a bare interpreter's: the machine itself may be a third faster or slower an hour later. Memory and latencies
-are compared as they are. A change counts when the middle halves of the samples do not touch and the medians are apart
-by more than the tolerance.
+Costs are compared as multiples of what the yardstick's hello cost in the same round, and starts by their CPU time as
+multiples of a bare interpreter's: the machine itself may be a third faster or slower an hour later. Memory and
+latencies are compared as they are. A change counts when the middle halves of the samples do not touch and the medians
+are apart by more than the tolerance.
 """
 
 from __future__ import annotations
