@@ -397,6 +397,8 @@ ELSEWHERE = {
     "dirty_worker_init": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
     "dirty_worker_exit": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
     "ssl_context": "test_config_file.py::test_a_hook_is_said_not_to_be_called",
+    "protocol": "test_uwsgi.py::test_gunicorns_names_in_a_file",
+    "uwsgi_allow_ips": "test_uwsgi.py::test_only_those_allowed_may_speak_it",
     "paste": "test_paste.py::test_an_ini_file_serves",
     "raw_paste_global_conf": "test_paste.py::test_global_variables",
     "enable_stdio_inheritance": "test_service.py::test_a_daemon_that_keeps_its_output",
@@ -439,7 +441,7 @@ def gunicorns_settings() -> set[str]:
 def test_all_are_here_once():
     shown = [*PROBES, *EXPLAINED, *ELSEWHERE]
     assert len(shown) == len(set(shown))
-    assert gunicorns_settings() - set(shown) <= {"protocol", "uwsgi_allow_ips"}
+    assert gunicorns_settings() - set(shown) == set()
     assert set(shown) - gunicorns_settings() == set()
 
 
