@@ -133,8 +133,9 @@ bool cli_note_ignored(struct settings *settings, const struct option *option, co
                       struct buf *errors)
 {
     if (value && !foreign_allows(option->choices, value)) {
-        buf_printf(errors, "%s = '%.100s'%s%s: must be one of %s\n", option->name, value, where ? " in $" : "",
-                   where ? where : "", option->choices);
+        const char *advice = foreign_advice(option->name, value);
+        buf_printf(errors, "%s = '%.100s'%s%s: must be one of %s%s%s\n", option->name, value, where ? " in $" : "",
+                   where ? where : "", option->choices, advice ? "; " : "", advice ? advice : "");
         return false;
     }
     buf_append_str(&settings->notes, str_from(option->name));

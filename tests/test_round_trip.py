@@ -47,6 +47,8 @@ SPECIAL: dict[str, Any] = {
     "logconfig_dict": st.dictionaries(names, st.integers(0, 9), min_size=1, max_size=2).map(json.dumps),
     "errorlog": st.sampled_from(["-", "error.log", "error ü.log"]),
     "chdir": st.just("."),
+    "boot_timeout": st.integers(60, 86400),  # it holds here, too
+    "open_files": st.integers(256, 4096),
     "workers_min": st.integers(1, 8),
     "workers_max": st.integers(8, 64),
     "syslog_facility": st.sampled_from(["user", "daemon", "local0"]),

@@ -221,6 +221,7 @@ def test_the_descriptor_of_a_supervisor(folder):
         ("uvicorn main:app --port 5000 --ssl-keyfile=./key.pem --ssl-certfile=./cert.pem", 1, "does not serve TLS"),
         ("uvicorn main:app --loop uvlop", 1, "--loop = 'uvlop': must be one of auto|asyncio|uvloop"),
         ("uvicorn main:app --http h12", 1, "--http = 'h12': must be one of auto|h11|httptools"),
+        ("granian main:app --http 2", 1, "HTTP/2 is not served by this version"),
         ("uvicorn main:app --ws websocket", 1, "--ws = 'websocket': must be one of auto|none|websockets"),
         ("uvicorn main:app --lifespan maybe", 1, "lifespan = 'maybe' (from --lifespan): must be one of auto, on, off"),
         ("uvicorn main:app --log-level loud", 1, "loglevel = 'loud' (from --log-level): must be one of trace, debug"),

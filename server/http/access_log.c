@@ -343,11 +343,32 @@ static void add_piece(struct access_log *log, struct str text, put_atom *put)
     log->pieces[log->piece_count++] = (struct piece){ text, put };
 }
 
+/* What granian calls them. */
+static const struct {
+    const char *theirs;
+    put_atom *put;
+} words[] = {
+    { "addr", put_host },         { "time", put_time },   { "dt_ms", put_milliseconds },    { "status", put_status },
+    { "path", put_path },         { "query_string", put_query }, { "method", put_method }, { "protocol", put_protocol },
+};
+
+static put_atom *atom_by_word(struct str name)
+{
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+        if (str_eq(name, str_from(words[i].theirs)))
+            return words[i].put;
+    return NULL;
+}
+
 /* `name`: what stands in %(name)s. Unknown ones, and {name}e, are '-', as in gunicorn. */
 static void add_atom(struct access_log *log, struct str name)
 {
     if (name.len == 1 && (uint8_t)name.p[0] < 128 && atoms[(uint8_t)name.p[0]]) {
         add_piece(log, name, atoms[(uint8_t)name.p[0]]);
+        return;
+    }
+    if (atom_by_word(name)) {
+        add_piece(log, name, atom_by_word(name));
         return;
     }
     struct str field = { name.p + 1, name.len > 3 ? name.len - 3 : 0 };

@@ -48,6 +48,14 @@ static void atoms(void)
     log_done();
 }
 
+static void granians_atoms(void)
+{
+    log_with("%(addr)s \"%(method)s %(path)s %(query_string)s %(protocol)s\" %(status)d %(dt_ms).3f %(colour)s");
+    fixture_say("GET /a?c=d HTTP/1.1\r\nHost: x\r\n\r\n");
+    CHECK_LOGGED("- \"GET /a c=d HTTP/1.1\" 200 0 -\n");
+    log_done();
+}
+
 static void the_time_has_gunicorns_form(void)
 {
     log_with("%(t)s %(p)s %(L)s %(D)d %(M)d");
@@ -165,7 +173,7 @@ static void a_format_that_ends_in_the_middle(void)
     }
 }
 
-CHECK_MAIN(TEST(atoms), TEST(the_time_has_gunicorns_form), TEST(nobody_forges_a_line),
+CHECK_MAIN(TEST(atoms), TEST(granians_atoms), TEST(the_time_has_gunicorns_form), TEST(nobody_forges_a_line),
            TEST(refused_and_abandoned_requests_are_logged), TEST(a_head_that_comes_too_slowly_is_logged),
            TEST(lines_of_a_turn_leave_together_and_survive_reopening), TEST(lines_are_not_torn_in_a_pipe),
            TEST(a_line_too_long_for_a_pipe_is_cut), TEST(a_format_that_ends_in_the_middle))
