@@ -92,7 +92,8 @@ PyObject *aioloop_accept(PyObject *self, PyObject *const *args, Py_ssize_t nargs
     PyObject *count = accept_some(&a, listener, burst < 1 ? 1 : burst < most ? burst : most);
     if (count != NULL && watch_who(loop, listener, false) != NULL) {
         long taken = PyLong_AsLong(count);
-        *watch_burst(loop, listener) = taken < burst ? (int)taken : burst < 1 ? 2 : burst < BURST_MAX ? burst * 2 : BURST_MAX;
+        int most_next = burst < 1 ? 2 : burst < BURST_MAX ? burst * 2 : BURST_MAX;
+        *watch_burst(loop, listener) = taken < burst ? (int)taken : most_next;
     }
     return count;
 }

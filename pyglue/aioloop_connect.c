@@ -92,7 +92,8 @@ PyObject *aioloop_connect(PyObject *self, PyObject *const *args, Py_ssize_t narg
 PyObject *aioloop_connected(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     struct aioloop *loop = AIOLOOP(self);
-    if (nargs != 4 || !PyType_Check(args[0]) || !PyType_IsSubtype((PyTypeObject *)args[0], loop->state->connection_type)) {
+    if (nargs != 4 || !PyType_Check(args[0]) ||
+        !PyType_IsSubtype((PyTypeObject *)args[0], loop->state->connection_type)) {
         PyErr_SetString(PyExc_TypeError, "_connected() takes a type, a descriptor, a protocol and a future");
         return NULL;
     }

@@ -312,7 +312,8 @@ static PyObject *connection_on_eof(PyObject *self, PyObject *none)
     int keeps = keep ? PyObject_IsTrue(keep) : -1;
     Py_XDECREF(keep);
     if (keeps < 0)
-        return stream_fatal(&c->stream, "Fatal error: protocol.eof_received() call failed.") < 0 ? NULL : Py_NewRef(Py_None);
+        return stream_fatal(&c->stream, "Fatal error: protocol.eof_received() call failed.") < 0 ? NULL :
+               Py_NewRef(Py_None);
     if (!keeps)
         return connection_close(self, NULL);
     if (c->stream.fd >= 0)

@@ -47,11 +47,12 @@ struct handle_spares {
     X(_cancelled) X(_run) X(_callback_failed) X(_slow_callback) X(_check_callback) X(slow_callback_duration)           \
     X(_warn_lost)                                                                                                      \
     /* of protocols */                                                                                                 \
-    X(connection_made) X(connection_lost) X(eof_received) X(data_received) X(get_buffer) X(buffer_updated) X(datagram_received) X(error_received)                            \
+    X(connection_made) X(connection_lost) X(eof_received) X(data_received) X(get_buffer) X(buffer_updated)             \
+    X(datagram_received) X(error_received)                                                                             \
     /* of transports */                                                                                                \
     X(_fatal_error) X(_maybe_pause_protocol) X(_maybe_resume_protocol) X(_read_ready__on_eof)                          \
     X(_call_connection_lost) X(_protocol_failed) X(_sendto) X(_start) X(_attach) X(_detach) X(write) X(close)           \
-    X(peername) X(sockname) X(socket) X(_io_refs) X(_decref_socketios)                                                                                 \
+    X(peername) X(sockname) X(socket) X(_io_refs) X(_decref_socketios)                                                 \
     /* of futures */                                                                                                   \
     X(done) X(set_result) X(set_exception)                                                                             \
     /* of TLS */                                                                                                       \

@@ -104,7 +104,8 @@ static PyObject *step_recvfrom_into(struct attempt *a, int fd)
 static PyObject *step_sendall(struct attempt *a, int fd)
 {
     while (a->sent < a->view.len) {
-        ssize_t n = send(fd, (char *)a->view.buf + a->sent, (size_t)(a->view.len - a->sent), MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send(fd, (char *)a->view.buf + a->sent, (size_t)(a->view.len - a->sent),
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0)
             return wait_or_fail();
         a->sent += n;

@@ -1,12 +1,14 @@
 /* aioloop_state: what the loop's types share once a module: types, interned names, what is used of asyncio. A capsule in
- * the dictionaries of LoopBase and TlsBase holds it, so it lives as long as any loop or handle does. */
+ * the dictionaries of LoopBase and TlsBase holds it, so it lives as long as any loop or handle does. (Not the module's m_size: a
+ * subclass made in Python finds the module of a base by its definition only from Python 3.11.) */
 #include "pyglue/aioloop_impl.h"
 
 static void state_free(PyObject *capsule)
 {
     struct aioloop_state *state = PyCapsule_GetPointer(capsule, AIOLOOP_STATE_NAME);
     handle_spares_free(state);
-    PyTypeObject **types[] = { &state->handle_type, &state->timer_type, &state->stream_type, &state->connection_type, &state->datagram_type, &state->operation_type };
+    PyTypeObject **types[] = { &state->handle_type,     &state->timer_type,    &state->stream_type,
+                               &state->connection_type, &state->datagram_type, &state->operation_type };
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
         Py_CLEAR(*types[i]);
 #define FREE(name) Py_CLEAR(state->str_##name);
