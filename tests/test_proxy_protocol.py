@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import struct
 
 import pytest
 
-from tests.support.server import Server
+from tests.support.server import Server, wait_until
 
 ASGI = """
 import json
@@ -187,3 +188,14 @@ def test_gunicorns_keys_of_the_environ(tmp_path):
         for header in (b"", b"PROXY UNKNOWN\r\n", binary(0, 0, b"")):
             with server.connect() as client:
                 assert ask(client, header) == (200, {})
+
+
+def test_another_worker_is_told(tmp_path):
+    (tmp_path / "web.py").write_text(KEYS)
+    named = {"PROXY_PROTOCOL": "TCP4", "PROXY_ADDR": "198.51.100.1", "PROXY_PORT": "443"}
+    with Server("web:app", "--proxy-protocol", cwd=tmp_path) as server, server.connect() as client:
+        assert ask(client, LINE) == (200, named)
+        (old,) = server.workers()
+        server.send_signal(signal.SIGHUP)
+        wait_until(lambda: old not in server.workers(), "the end of the old worker")
+        assert ask(client) == (200, named)

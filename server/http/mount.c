@@ -18,7 +18,7 @@ size_t mount_match(struct str path, struct str prefix)
     return at == path.len || path.p[at] == '/' ? at : 0;
 }
 
-static struct str without_slashes(struct str path)
+struct str mount_trim(struct str path)
 {
     while (path.len > 0 && path.p[path.len - 1] == '/')
         path.len--;
@@ -28,11 +28,11 @@ static struct str without_slashes(struct str path)
 struct head_refusal mount_apply(struct request *r, struct str script_name)
 {
     char *decoded = arena_alloc(&r->arena, script_name.len + 1);
-    struct str prefix = without_slashes((struct str){ decoded, percent_decode(script_name, decoded) });
+    struct str prefix = mount_trim((struct str){ decoded, percent_decode(script_name, decoded) });
     size_t len = mount_match(r->path, prefix);
     if (prefix.len > 0 && len == 0 && !str_eq(r->path, STR("*"))) {
         log_error("Request path '%.*s' does not start with SCRIPT_NAME '%.*s'", (int)r->path.len, r->path.p,
-                  (int)prefix.len, prefix.p);
+                  (int)script_name.len, script_name.p);
         return (struct head_refusal){ 500, "the path does not start with SCRIPT_NAME" };
     }
     struct request_front *front = request_front_of(r);

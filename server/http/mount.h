@@ -11,6 +11,9 @@ struct request;
  * begin with it. */
 size_t mount_match(struct str path, struct str prefix);
 
+/* Without slashes at its end. */
+struct str mount_trim(struct str path);
+
 /* The request's path must begin with `script_name` (may be encoded), or it was not meant for this application: 500, as in
  * gunicorn. */
 struct head_refusal mount_apply(struct request *request, struct str script_name);

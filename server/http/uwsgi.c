@@ -160,13 +160,6 @@ static struct head_refusal take_vars(struct request *r, const struct settings *s
 
 /* --- what they mean ---------------------------------------------------------------------------------------------------- */
 
-static struct str without_slashes(struct str path)
-{
-    while (path.len > 0 && path.p[path.len - 1] == '/')
-        path.len--;
-    return path;
-}
-
 /* Whether PATH_INFO is told with SCRIPT_NAME in front, as nginx does unless it rewrites, or without. */
 static bool is_below(struct str path, struct str script)
 {
@@ -201,7 +194,7 @@ static bool decodes_to(struct request *r, struct str path, struct str expected)
  * encoded it is only known where that has not happened. */
 static struct head_refusal set_path(struct request *r, const struct vars *v)
 {
-    struct str script = without_slashes(v->script_name), path = v->path_info;
+    struct str script = mount_trim(v->script_name), path = v->path_info;
     if (path.len == 0 && script.len == 0)
         return ACCEPTED; /* the target's */
     if (!is_below(path, script))

@@ -40,6 +40,8 @@ static void send_pieces(const uint8_t *data, size_t size, size_t piece)
     fixture_settle();
 }
 
+static char *script_name[] = { "SCRIPT_NAME" };
+
 static void set_up(const uint8_t *header)
 {
     fixture_init();
@@ -53,7 +55,8 @@ static void set_up(const uint8_t *header)
     fx.settings.strip_header_spaces = header[1] & 128;
     fx.settings.permit_unconventional_http_version = header[2] & 1;
     fx.settings.forwarded_host = fx.settings.forwarded_port = header[2] & 2;
-    fx.settings.forwarder_headers = header[2] & 4 ? (struct str_list){ (char *[]){ "SCRIPT_NAME" }, 1 } : fx.settings.forwarder_headers;
+    fx.settings.forwarder_headers.count = header[2] & 4 ? 1 : 0;
+    fx.settings.forwarder_headers.items = script_name;
     fx.settings.date_header = false; /* so that two runs can be compared */
     fixture_start();
 }
