@@ -46,7 +46,7 @@ def test_in_wsgi(tmp_path):
         assert ask(server, "*", method="OPTIONS") == ["/shop", "*", "*"]
         for elsewhere in ("/shopping", "/Shop/cart", "/", "/cart"):  # /shopping: gunicorn would serve it as "ping"
             assert ask(server, elsewhere) == 500
-        server.wait_log("Request path '/shopping' does not start with SCRIPT_NAME '/shop'")
+        server.wait_log("Request path '/shopping' does not start with SCRIPT_NAME '/shop/'")
         assert ask(server, "/caf%C3%A9/x", "SCRIPT_NAME: /caf%C3%A9") == ["/caf\u00c3\u00a9", "/x", "/caf%C3%A9/x"]
         assert ask(server, "/x", "SCRIPT_NAME: /") == ["", "/x", "/x"]  # the proxy's word goes first
         assert ask(server, "/shop/x", "SCRIPT_NAME: /shop", "SCRIPT_NAME: /shop") == 400
