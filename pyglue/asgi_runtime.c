@@ -274,6 +274,7 @@ static int runtime_init(struct asgi *asgi, PyObject *application, int version)
     if (scope_maker_init(&asgi->scopes, version == 2 ? "2.0" : "3.0", asgi->settings->root_path) < 0)
         return -1;
     asgi->scopes.timed = asgi->settings->request_timeout_ms > 0;
+    asgi->scopes.sends_files = asgi->settings->sendfile;
     return 0;
 }
 

@@ -215,19 +215,19 @@ static int put(PyObject *dict, PyObject *key, PyObject *value)
 }
 
 /* What an application may add to, so each scope has one of its own. */
-static PyObject *extensions_new(void)
+static PyObject *extensions_new(const struct scope_maker *maker)
 {
-    PyObject *extensions = PyDict_New(), *path_send = PyDict_New();
-    if (extensions != NULL &&
-        (path_send == NULL || PyDict_SetItem(extensions, names.http_response_pathsend, path_send) < 0))
+    PyObject *extensions = PyDict_New();
+    if (extensions != NULL && maker->sends_files && put(extensions, names.http_response_pathsend, PyDict_New()) < 0)
         Py_CLEAR(extensions);
-    Py_XDECREF(path_send);
     return extensions;
 }
 
 /* The template's own: is it as it was made, and does no request of before have it? */
 static bool is_untouched(PyObject *extensions)
 {
+    if (extensions == NULL)
+        return true;
     if (Py_REFCNT(extensions) != 1 || PyDict_GET_SIZE(extensions) != 1)
         return false;
     PyObject *path_send = PyDict_GetItemWithError(extensions, names.http_response_pathsend); // borrowed
@@ -237,7 +237,10 @@ static bool is_untouched(PyObject *extensions)
 /* Each scope has its own, but for requests that come one after the other that can be the same. */
 static int put_extensions(struct scope_maker *maker, PyObject *template)
 {
-    maker->extensions = extensions_new(); // borrowed from the template
+    maker->extensions = NULL;
+    if (!maker->sends_files)
+        return maker->timed ? PyDict_SetItem(template, names.extensions, Py_None) : 0;
+    maker->extensions = extensions_new(maker); // borrowed from the template
     return put(template, names.extensions, maker->extensions);
 }
 
@@ -298,9 +301,9 @@ static int fill(struct scope_maker *maker, PyObject *scope, struct request *requ
     return maker->state == NULL ? 0 : put(scope, names.state, PyDict_Copy(maker->state));
 }
 
-static int put_deadline(PyObject *scope, PyObject *deadline)
+static int put_deadline(const struct scope_maker *maker, PyObject *scope, PyObject *deadline)
 {
-    PyObject *extensions = extensions_new();
+    PyObject *extensions = extensions_new(maker);
     if (extensions != NULL && PyDict_SetItem(extensions, names.licorne_deadline, deadline) < 0)
         Py_CLEAR(extensions);
     return put(scope, names.extensions, extensions);
@@ -310,7 +313,8 @@ PyObject *scope_http(struct scope_maker *maker, struct request *request, PyObjec
 {
     PyObject *template = template_of(maker, request); // borrowed
     PyObject *scope = template != NULL ? PyDict_Copy(template) : NULL;
-    if (scope != NULL && (fill(maker, scope, request) < 0 || (deadline != NULL && put_deadline(scope, deadline) < 0)))
+    if (scope != NULL &&
+        (fill(maker, scope, request) < 0 || (deadline != NULL && put_deadline(maker, scope, deadline) < 0)))
         Py_CLEAR(scope);
     return scope;
 }

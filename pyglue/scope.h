@@ -19,14 +19,15 @@ struct request;
 #define SCOPE_SPEC_VERSION "2.5"
 
 struct scope_maker {
-    PyObject *asgi;               /* {"version": "3.0", "spec_version": …}, shared by all scopes */
-    PyObject *root_path;          /* str */
-    struct str root;              /* the same as bytes; settings own it */
-    PyObject *state;              /* the lifespan's; NULL: no lifespan */
-    PyObject *template;           /* of the endpoint and scheme below: a worker has few listeners and rarely changes */
+    PyObject *asgi;       /* {"version": "3.0", "spec_version": …}, shared by all scopes */
+    PyObject *root_path;  /* str */
+    struct str root;      /* the same as bytes; settings own it */
+    PyObject *state;      /* the lifespan's; NULL: no lifespan */
+    PyObject *template;   /* of the endpoint and scheme below: a worker has few listeners and rarely changes */
     const struct endpoint *endpoint;
-    bool timed;                   /* requests have deadlines: extensions has licorne.deadline */
-    PyObject *extensions;         /* the template's, until a request keeps or changes it; borrowed */
+    bool timed;           /* requests have deadlines: extensions has licorne.deadline */
+    bool sends_files;     /* extensions has http.response.pathsend */
+    PyObject *extensions; /* the template's, until a request keeps or changes it; borrowed; NULL: there is none */
     PyObject *websocket_template; /* made from this one: */
     PyObject *websocket_base;
 };

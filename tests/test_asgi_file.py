@@ -129,6 +129,13 @@ def test_extensions_are_each_requests_own(client: Client) -> None:
         assert client.ask("/extensions").body == b"[('http.response.pathsend', {})]"
 
 
+def test_it_is_offered_only_if_files_are_sent_by_the_kernel(folder: Path) -> None:
+    with Server("file_apps:raw", "--chdir", str(APPS), "--no-sendfile", env={"FILES": str(folder)}) as server:
+        with Client(server.connect()) as client:
+            assert client.ask("/offered").body == b"None"
+            assert client.ask("/?name=300000").body == content(300_000)
+
+
 @pytest.mark.parametrize("path", ["/one/300000", "/all/300000"])
 def test_starlette(folder: Path, path: str) -> None:
     pytest.importorskip("starlette")

@@ -21,6 +21,10 @@ async def raw(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": body})
         return
+    if scope["path"] == "/offered":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": repr(scope.get("extensions")).encode()})
+        return
     headers = [(b"content-length", query["length"].encode())] if "length" in query else []
     if query.get("first") != "nothing":
         await send({"type": "http.response.start", "status": 200, "headers": headers})
