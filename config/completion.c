@@ -93,7 +93,7 @@ static const char bash_tail[] = "' -- \"$word\"))\n"
                                 "        name=${name%.py}\n"
                                 "        [[ -e $name.py ]] && COMPREPLY+=(\"${name%/__init__}\")\n"
                                 "    done\n"
-                                "    [[ $COMP_CWORD == 1 ]] && COMPREPLY+=(ctl)\n"
+                                "    [[ $COMP_CWORD == 1 ]] && COMPREPLY+=(ctl convert)\n"
                                 "    COMPREPLY=($(compgen -W \"${COMPREPLY[*]}\" -- \"$word\"))\n"
                                 "}\n"
                                 "complete -F _licorne licorne\n";
@@ -136,7 +136,7 @@ static const char zsh_head[] = "#compdef licorne\n"
                                "_licorne_applications() {\n"
                                "    local -a modules\n"
                                "    modules=(*.py(N:r) */__init__.py(N:h))\n"
-                               "    (( CURRENT == 2 )) && modules+=(ctl)\n"
+                               "    (( CURRENT == 2 )) && modules+=(ctl convert)\n"
                                "    compadd -a modules\n"
                                "}\n"
                                "_licorne() {\n"
@@ -198,6 +198,7 @@ static const char fish_head[] =
     "complete -c licorne -f\n"
     "complete -c licorne -n 'not __fish_seen_subcommand_from ctl' -a '(__licorne_applications)'\n"
     "complete -c licorne -n '__fish_is_first_token' -a ctl -d 'Talk to a server that runs'\n"
+    "complete -c licorne -n '__fish_is_first_token' -a convert -d 'Turn a uWSGI ini file into a configuration file'\n"
     "complete -c licorne -n '__fish_seen_subcommand_from ctl' -a '" CTL_COMMANDS "'\n";
 
 static void append_fish(const struct option *option, struct buf *out)

@@ -43,6 +43,7 @@ CASES = [
     (["--reload", "sh"], {"shop"}),
     (["--workers", ""], set()),
     (["ctl", "stat"], {"status"}),
+    (["con"], {"convert"}),
     (["--no-date"], {"--no-date-header"}),
     (["--ws-max-q"], {"--ws-max-queue"}),
 ]
