@@ -122,6 +122,33 @@ def test_flow_control(loop, contexts):
     run(loop, main())
 
 
+@pytest.mark.parametrize("who", ["the writer", "its peer"])
+def test_what_was_written_before_the_goodbye_arrives(contexts, who):
+    """(The standard library drops what waits.)"""
+
+    async def main():
+        client, server = await connect(contexts)
+        server.transport.pause_reading()
+        blob = os.urandom(10_000_000)
+        for start in range(0, len(blob), 500_000):
+            client.transport.write(blob[start : start + 500_000])
+        assert "pause" in client.events
+        ender = client if who == "the writer" else server
+        ender.transport.close()
+        if who == "the writer":
+            server.transport.resume_reading()
+            assert await server.lost is None
+            assert server.data == blob
+        else:
+            await server.lost
+            assert not server.data
+        await client.lost
+
+    loop = licorne.new_event_loop()
+    run(loop, main())
+    loop.close()
+
+
 def test_application_pauses_between_records(loop, contexts):
     async def main():
         client, server = await connect(contexts)

@@ -35,7 +35,7 @@ if sys.version_info >= (3, 11):
             if transport is not None:
                 transport.__dict__.pop("write", None)  # it would hold us
 
-        # Whoever writes, closes or resumes reading does so in a context of his own; the protocol's callbacks have theirs.
+        # Whoever writes, closes or resumes reading does so in his context; the protocol's callbacks have their own.
 
         def _in_context(self, function: Callable[[], None]) -> None:
             enter = getattr(self._transport, "_in_context", None)
@@ -50,7 +50,7 @@ if sys.version_info >= (3, 11):
         def _start_shutdown(self) -> None:
             self._in_context(super()._start_shutdown)
 
-        # Whoever waits for the handshake (start_tls() calls no connection_made()) gets the transport before the first data.
+        # After start_tls(), which calls no connection_made(), the transport is there before the first data.
 
         _is_first_read = False
 
@@ -83,6 +83,11 @@ if sys.version_info >= (3, 11):
             if not self._get_write_buffer_size():
                 self._set_state(_State.SHUTDOWN)
                 self._do_shutdown()
+
+        def resume_writing(self) -> None:
+            super().resume_writing()
+            if self._state is _State.FLUSHING and self._app_transport._closed:
+                self._do_flush()
 
         def _do_shutdown(self) -> None:
             if self._app_transport and self._app_transport._closed and not self._eof_received:
