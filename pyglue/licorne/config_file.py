@@ -7,19 +7,15 @@ table (config/settings.def), which knows what is allowed. Its hooks go to licorn
 
 from __future__ import annotations
 
-import ast
-import configparser
-import datetime
-import enum
 import importlib
-import json
 import os
 import sys
 import types
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from licorne import _paste
+if TYPE_CHECKING:
+    from licorne import _paste
 
 DEFAULT_FILES = ("licorne.conf.py", "gunicorn.conf.py")
 PROJECT_FILE = "pyproject.toml"  # its table [tool.licorne]
@@ -102,6 +98,10 @@ def _read_file(found: str | None, known: Callable[[str], bool], named: Callable[
 
 
 def _read_ini(uri: str, raw_global_conf: list[str], chdir: str | None) -> _paste.Ini:
+    import configparser
+
+    from licorne import _paste
+
     try:
         return _paste.read(uri, raw_global_conf, chdir)
     except OSError as error:
@@ -174,6 +174,8 @@ def _source_of(module: types.ModuleType) -> bytes:
 
 def _lines(source: bytes) -> dict[str, int]:
     """Where each global name was last bound."""
+    import ast
+
     lines: dict[str, int] = {}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -226,12 +228,20 @@ def _add_hook(name: str, value: object, place: str) -> None:
 def _is_plain(value: object) -> bool:
     if isinstance(value, (list, tuple, set, frozenset)):
         return all(_is_plain(item) for item in value)
-    plain = (str, bytes, int, float, dict, os.PathLike, datetime.timedelta, enum.Enum)
+    plain = (str, bytes, int, float, dict, os.PathLike, _class("datetime.timedelta"), _class("enum.Enum"))
     return value is None or (isinstance(value, plain) and not isinstance(value, type))
+
+
+def _class(name: str) -> Any:
+    """That class, for isinstance(): nothing is of it while nobody has imported its module."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(sys.modules.get(module), attribute, ())
 
 
 def _texts(name: str, value: Any) -> list[str | None]:
     if name == "logconfig_dict" and isinstance(value, dict):
+        import json
+
         return [json.dumps(value, default=repr, skipkeys=True) if value else None]
     if name == "headers" and isinstance(value, (list, tuple)):  # also pairs, as uvicorn takes them
         return [":".join(map(_plain, item)) if isinstance(item, (list, tuple)) else _text(item) for item in value]
@@ -251,9 +261,9 @@ def _plain(value: Any) -> str:
 
 
 def _text(value: Any) -> str | None:
-    if isinstance(value, enum.Enum):
+    if isinstance(value, _class("enum.Enum")):
         value = value.value
-    if isinstance(value, datetime.timedelta):
+    if isinstance(value, _class("datetime.timedelta")):
         value = value.total_seconds()
     if value is None or isinstance(value, str):
         return value
@@ -262,6 +272,8 @@ def _text(value: Any) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() else repr(value)
     if isinstance(value, dict):
+        import json
+
         return json.dumps(value)
     if isinstance(value, (bytes, os.PathLike)):
         return os.fsdecode(value)
