@@ -28,6 +28,7 @@ names = st.text(st.sampled_from("ABCDEFxyz"), min_size=1, max_size=8)
 
 # What is no text like any other.
 SPECIAL: dict[str, Any] = {
+    "app": names.map("{}:app".format),
     "bind": st.lists(
         st.one_of(hosts.map("{}:8000".format), st.just("[::1]:0"), words.map("unix:/tmp/{}".format)),
         min_size=1,
