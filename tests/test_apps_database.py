@@ -15,8 +15,8 @@ import aiohttp
 import pytest
 
 from support.clients import Request, aiohttp_session, drive, feed
-from support.server import Server, wait_until
 from support.databases import Postgres
+from support.server import Server, wait_until
 
 APPS = Path(__file__).resolve().parent / "apps"
 DRIVERS = ["sqlalchemy", "psycopg"]

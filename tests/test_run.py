@@ -49,9 +49,7 @@ def test_run(tmp_path, call, words):
     log = tmp_path / "err"
     with start(tmp_path, call, *words) as process:
         try:
-            ready = wait_until(
-                lambda: "] Ready: " in log.read_text() or process.poll() is not None, "the server"
-            )
+            ready = wait_until(lambda: "] Ready: " in log.read_text() or process.poll() is not None, "the server")
             assert ready and process.poll() is None, log.read_text()
             address = re.search(r"Listening at: (http://\S+)", log.read_text())
             assert address

@@ -63,6 +63,7 @@ class _Selector:
 
 _family, _type, _proto = (getattr(socket.socket.__base__, name).__get__ for name in ("family", "type", "proto"))
 
+
 def _is_number(host: Any) -> bool:
     """Whether it is an address; one with a scope may name an interface, and that is looked up."""
     for family in (socket.AF_INET, socket.AF_INET6) if isinstance(host, str) else ():
