@@ -153,13 +153,14 @@ static bool is_own_variable(const struct setting_row *row, struct str name)
     return same;
 }
 
-/* Between our own processes, and what Kubernetes and Docker say of services with such names. */
+/* Between our own processes, for the build, and what Kubernetes and Docker say of services with such names. */
 static bool is_not_for_us(const char *name)
 {
     const char *port = strstr(name, "_PORT_");
     return strncmp(name, "LICORNE_SAVED_", 14) == 0 || strcmp(name, "LICORNE_HERITAGE") == 0 ||
            strstr(name, "_SERVICE_") || (port && isdigit((unsigned char)port[6])) ||
-           strcmp(name, "LICORNE_CMD_ARGS") == 0;
+           strcmp(name, "LICORNE_CMD_ARGS") == 0 || strcmp(name, "LICORNE_CMAKE_ARGS") == 0 ||
+           strcmp(name, "LICORNE_BUILD_DIR") == 0;
 }
 
 static bool is_switch(const char *name)
