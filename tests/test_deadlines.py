@@ -364,9 +364,9 @@ def test_a_worker_that_leaves_is_spared_for_its_other_requests() -> None:
     with serve("wsgi", "--threads", "2", *HARD, "--graceful-timeout", "30") as server, contextlib.ExitStack() as stack:
         (worker,) = server.workers()
         stuck = stack.enter_context(asked(server, "/reads"))
+        other = stack.enter_context(asked(server, "/extends?2"))
         server.wait_log("it reads")
         assert stuck.response().status == 504
-        other = stack.enter_context(asked(server, "/extends?2"))
         assert other.response().body == b"extended"
         wait_until(lambda: not alive(worker), "the end of the worker")
 

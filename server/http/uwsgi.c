@@ -79,7 +79,7 @@ static bool is_passed(struct str name)
 
 static bool begins_with(struct str s, struct str start)
 {
-    return s.len >= start.len && memcmp(s.p, start.p, start.len) == 0;
+    return s.len >= start.len && (start.len == 0 || memcmp(s.p, start.p, start.len) == 0);
 }
 
 static struct head_refusal add_field(struct request *r, const struct settings *settings, struct str name, struct str value)
